@@ -1,0 +1,252 @@
+//! What a start finds, and what it does about it: pure.
+//!
+//! The commit records decide. A manifest without a commit record is normal: the attempt died between the
+//! two, and its output is not visible. The hard case is that *no* record is there although checkpoints
+//! have been made: then the records were lost, output may be visible, and starting from nothing would
+//! double it. That is refused, with the setting that allows it.
+use std::collections::BTreeSet;
+
+use crate::{
+    commit::CommitRecord,
+    error::{Error, Result},
+    ids::{Attempt, Epoch, JobId, OperatorId},
+    manifest::{self, Manifest},
+};
+
+/// What is in the store.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Committed epochs.
+    pub commits: BTreeSet<Epoch>,
+    /// The newest commit record, wherever the commit point keeps it.
+    pub latest: Option<CommitRecord>,
+    /// Prepared manifests: epoch and owner.
+    pub manifests: BTreeSet<(Epoch, Attempt)>,
+}
+
+/// What the user wants.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// This checkpoint instead of the latest.
+    pub from: Option<Epoch>,
+    /// Begin with nothing although manifests are there.
+    pub allow_fresh: bool,
+}
+
+/// Where to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// With nothing.
+    Fresh {
+        /// The first epoch to be made.
+        next: Epoch,
+    },
+    /// With the committed checkpoint `epoch`.
+    Resume {
+        /// The checkpoint.
+        epoch: Epoch,
+        /// The first epoch to be made: greater than any ever seen, so that none is used twice.
+        next: Epoch,
+    },
+}
+
+/// Decides where to begin.
+///
+/// # Errors
+/// [`Kind::Config`](crate::error::Kind): the wanted checkpoint does not exist.
+/// [`Kind::Corrupt`](crate::error::Kind): the commit records are gone.
+pub fn plan(observed: &Observed, wanted: &Wanted) -> Result<Plan> {
+    let newest = observed.latest.as_ref().map(|r| r.epoch);
+    let seen = observed.manifests.iter().map(|(e, _)| *e).chain(observed.commits.iter().copied()).chain(newest).max();
+    let next = seen.map_or(Epoch(1), Epoch::next);
+    if let Some(from) = wanted.from {
+        let there = observed.commits.contains(&from) || newest == Some(from);
+        return if there {
+            Ok(Plan::Resume { epoch: from, next })
+        } else {
+            let known: Vec<_> = observed.commits.iter().map(ToString::to_string).collect();
+            let known =
+                if known.is_empty() { "there is none".into() } else { format!("there are {}", known.join(", ")) };
+            Err(Error::config(format!("there is no committed checkpoint {from}")).hint(known))
+        };
+    }
+    if let Some(epoch) = newest {
+        return Ok(Plan::Resume { epoch, next });
+    }
+    // Each attempt can leave one prepared manifest of the first epoch it tried; a second epoch by the same
+    // attempt means that the first one had been committed or abandoned, and only the former is certain to
+    // be harmless to forget.
+    let epochs: BTreeSet<_> = observed.manifests.iter().map(|(e, _)| *e).collect();
+    let owners: BTreeSet<_> = observed.manifests.iter().map(|(_, a)| *a).collect();
+    if epochs.len() > owners.len() && !wanted.allow_fresh {
+        return Err(Error::corrupt(format!(
+            "there are manifests of {} checkpoints but no commit record: the records have been lost, and output may be visible already",
+            epochs.len()
+        ))
+        .hint("restore the folder commits, or set checkpoint.allow-fresh-start = true to begin with nothing"));
+    }
+    Ok(Plan::Fresh { next })
+}
+
+/// What the job is that wants to start from a manifest.
+#[derive(Clone, Debug)]
+pub struct Program<'a> {
+    /// Its name.
+    pub job: &'a JobId,
+    /// Its key groups.
+    pub key_groups: u16,
+    /// Its sources.
+    pub sources: &'a BTreeSet<OperatorId>,
+    /// Its operators with keyed state.
+    pub keyed: &'a BTreeSet<OperatorId>,
+    /// Its sinks.
+    pub sinks: &'a BTreeSet<OperatorId>,
+}
+
+/// Whether the program can go on from the manifest.
+///
+/// # Errors
+/// [`Kind::Config`](crate::error::Kind) or [`Kind::Corrupt`](crate::error::Kind), saying what differs.
+pub fn check(manifest: &Manifest, program: &Program<'_>) -> Result<()> {
+    if &manifest.job != program.job {
+        return Err(Error::corrupt(format!(
+            "checkpoint {} belongs to job {}, not to {}",
+            manifest.epoch, manifest.job, program.job
+        ))
+        .hint("point checkpoint.store at this job's own checkpoints"));
+    }
+    if manifest.hash != manifest::HASH {
+        return Err(Error::corrupt(format!(
+            "keys were assigned to key groups by {}, this tidegate knows {}",
+            manifest.hash,
+            manifest::HASH
+        )));
+    }
+    if manifest.key_groups != program.key_groups {
+        return Err(Error::config(format!(
+            "the job was begun with key-groups = {}, and now has {}",
+            manifest.key_groups, program.key_groups
+        ))
+        .hint(format!("set key-groups = {}: it cannot be changed", manifest.key_groups)));
+    }
+    let gone = |kind: &str, in_manifest: Vec<&OperatorId>, now: &BTreeSet<OperatorId>| {
+        let Some(missing) = in_manifest.into_iter().find(|n| !now.contains(*n)) else { return Ok(()) };
+        let known: Vec<_> = now.iter().map(ToString::to_string).collect();
+        Err(Error::config(format!(
+            "checkpoint {} has a {kind} {missing:?} that the job does not have",
+            manifest.epoch,
+            missing = missing.as_str()
+        ))
+        .hint(format!("names are the identity of state: call it as before (the job has {})", known.join(", "))))
+    };
+    gone("source", manifest.sources.keys().collect(), program.sources)?;
+    gone(
+        "keyed operator",
+        manifest.states.iter().filter(|(_, h)| !h.is_empty()).map(|(n, _)| n).collect(),
+        program.keyed,
+    )?;
+    gone("sink", manifest.sinks.iter().filter(|(_, c)| !c.is_empty()).map(|(n, _)| n).collect(), program.sinks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::tests::sample;
+    use proptest::prelude::*;
+
+    fn observed(commits: &[u64], manifests: &[(u64, u64)]) -> Observed {
+        let record = |e: &u64| CommitRecord {
+            epoch: Epoch(*e),
+            manifest: String::new(),
+            lineage: String::new(),
+            attempt: Attempt(1),
+            transactional_ids: vec![],
+        };
+        Observed {
+            commits: commits.iter().copied().map(Epoch).collect(),
+            latest: commits.iter().max().map(record),
+            manifests: manifests.iter().map(|(e, a)| (Epoch(*e), Attempt(*a))).collect(),
+        }
+    }
+
+    #[test]
+    fn an_empty_store_is_a_fresh_start() {
+        assert_eq!(plan(&observed(&[], &[]), &Wanted::default()).unwrap(), Plan::Fresh { next: Epoch(1) });
+    }
+
+    #[test]
+    fn a_prepared_manifest_without_a_commit_is_not_resumed_and_its_epoch_is_not_used_again() {
+        let next = Epoch(8);
+        assert_eq!(
+            plan(&observed(&[6], &[(6, 1), (7, 1)]), &Wanted::default()).unwrap(),
+            Plan::Resume { epoch: Epoch(6), next }
+        );
+        assert_eq!(plan(&observed(&[], &[(1, 1)]), &Wanted::default()).unwrap(), Plan::Fresh { next: Epoch(2) });
+        assert_eq!(
+            plan(&observed(&[], &[(1, 1), (2, 2)]), &Wanted::default()).unwrap(),
+            Plan::Fresh { next: Epoch(3) }
+        );
+    }
+
+    #[test]
+    fn lost_commit_records_refuse_a_fresh_start_and_name_the_setting() {
+        let lost = observed(&[], &[(1, 1), (2, 1), (3, 1)]);
+        let e = plan(&lost, &Wanted::default()).unwrap_err().to_string();
+        assert!(e.contains("checkpoint.allow-fresh-start"), "{e}");
+        let fresh = plan(&lost, &Wanted { allow_fresh: true, from: None }).unwrap();
+        assert_eq!(fresh, Plan::Fresh { next: Epoch(4) });
+    }
+
+    #[test]
+    fn a_wanted_checkpoint_must_have_been_committed() {
+        let o = observed(&[4, 5], &[(4, 1), (5, 1), (6, 1)]);
+        let from = |e| Wanted { from: Some(Epoch(e)), allow_fresh: false };
+        assert_eq!(plan(&o, &from(4)).unwrap(), Plan::Resume { epoch: Epoch(4), next: Epoch(7) });
+        let e = plan(&o, &from(6)).unwrap_err().to_string();
+        assert!(e.contains("no committed checkpoint 6") && e.contains("4, 5"), "{e}");
+    }
+
+    #[test]
+    fn another_jobs_checkpoint_a_changed_key_group_count_and_a_lost_operator_are_refused() {
+        let names = |n: &[&str]| n.iter().map(|n| OperatorId::new(*n).unwrap()).collect::<BTreeSet<_>>();
+        let (job, other) = (JobId::new("clicks").unwrap(), JobId::new("other").unwrap());
+        let (sources, keyed, sinks, none) = (names(&["in"]), names(&["per-hour"]), names(&["out"]), names(&[]));
+        let p = Program { job: &job, key_groups: 128, sources: &sources, keyed: &keyed, sinks: &sinks };
+        let m = sample(3);
+        check(&m, &p).unwrap();
+        for (wrong, word) in [
+            (Program { job: &other, ..p.clone() }, "belongs to job clicks"),
+            (Program { key_groups: 64, ..p.clone() }, "key-groups = 128"),
+            (Program { sources: &none, ..p.clone() }, "source \"in\""),
+            (Program { keyed: &none, ..p.clone() }, "keyed operator \"per-hour\""),
+            (Program { sinks: &none, ..p.clone() }, "sink \"out\""),
+        ] {
+            let e = check(&m, &wrong).unwrap_err().to_string();
+            assert!(e.contains(word), "{e}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_epoch_is_newer_than_all_and_the_latest_commit_is_resumed(
+            commits in proptest::collection::btree_set(1u64..50, 0..6),
+            extra in proptest::collection::vec((1u64..60, 1u64..5), 0..6),
+        ) {
+            let commits: Vec<_> = commits.into_iter().collect();
+            let mut manifests = extra;
+            manifests.extend(commits.iter().map(|c| (*c, 1)));
+            let o = observed(&commits, &manifests);
+            match plan(&o, &Wanted::default()) {
+                Ok(Plan::Fresh { next }) => {
+                    prop_assert!(commits.is_empty());
+                    prop_assert!(manifests.iter().all(|(e, _)| *e < next.0));
+                }
+                Ok(Plan::Resume { epoch, next }) => {
+                    prop_assert_eq!(Some(&epoch.0), commits.last());
+                    prop_assert!(manifests.iter().all(|(e, _)| *e < next.0));
+                }
+                Err(_) => prop_assert!(commits.is_empty()),
+            }
+        }
+    }
+}

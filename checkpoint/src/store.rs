@@ -1,0 +1,312 @@
+//! The checkpoint store: named objects on any `object_store`.
+//!
+//! It needs two things of the store: that an object appears whole or not at all, and that of two writers
+//! who create the same name one is told so (put-if-absent). Local directories have both (a temporary file,
+//! linked into place, with fsync), as have S3, GCS, Azure and HDFS.
+//!
+//! The hard case is the lost reply: a create that failed may have succeeded. So a create that fails or
+//! finds the name taken reads the object back, and bytes equal to ours mean that it was ours.
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory, path::Path,
+};
+use std::{collections::BTreeSet, fmt, ops::Range, sync::Arc};
+
+use crate::{
+    commit::CommitRecord,
+    envelope,
+    error::{Error, Result},
+    ids::{Attempt, Epoch, JobId},
+    kill,
+    manifest::{Manifest, ObjectRef},
+    paths,
+};
+
+pub use object_store::PutPayload as Payload;
+
+const COMMIT: &str = "commit";
+const COMMIT_VERSION: u32 = 1;
+
+/// The objects of one job.
+#[derive(Clone)]
+pub struct CheckpointStore {
+    objects: Arc<dyn ObjectStore>,
+    prefix: Path,
+    job: JobId,
+    shown: String,
+}
+
+impl fmt::Debug for CheckpointStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CheckpointStore({}, {})", self.shown, self.job)
+    }
+}
+
+/// What became of a create.
+#[derive(Debug)]
+pub enum Created {
+    /// The object is there with our bytes, written now or by an earlier try.
+    Ours,
+    /// It is there with somebody else's.
+    Theirs(Bytes),
+}
+
+impl CheckpointStore {
+    /// A job's objects below `prefix` of a store.
+    pub fn new(objects: Arc<dyn ObjectStore>, prefix: &str, job: JobId) -> Self {
+        Self { objects, prefix: Path::from(prefix), job, shown: format!("/{prefix}") }
+    }
+
+    /// Opens `file:///path`, a plain path, `memory:`, or a URL of a compiled-in object store.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](crate::error::Kind): a URL that cannot be understood, a directory that cannot be
+    /// made, a store whose feature is not compiled in.
+    pub fn open(url: &str, job: JobId) -> Result<Self> {
+        let (objects, prefix) = open_url(url)?;
+        Ok(Self { objects, prefix, job, shown: url.to_owned() })
+    }
+
+    /// The job.
+    pub fn job(&self) -> &JobId {
+        &self.job
+    }
+
+    fn path(&self, name: &str) -> Path {
+        self.prefix.parts().chain(Path::from(name).parts()).collect()
+    }
+
+    /// Creates an object if there is none of this name.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::error::Kind) when even reading it back fails.
+    pub async fn create(&self, name: &str, bytes: Vec<u8>) -> Result<Created> {
+        let bytes = Bytes::from(bytes);
+        let path = self.path(name);
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let Err(error) = self.objects.put_opts(&path, bytes.clone().into(), options).await else {
+            return Ok(Created::Ours);
+        };
+        match self.objects.get(&path).await {
+            Ok(found) => {
+                let found = found.bytes().await.map_err(|e| failed("read", name, e))?;
+                Ok(if found == bytes { Created::Ours } else { Created::Theirs(found) })
+            }
+            Err(_) => Err(failed("write", name, error)),
+        }
+    }
+
+    /// Writes an object that only this attempt writes.
+    ///
+    /// # Errors
+    /// See [`failed`] for the kinds.
+    pub async fn put(&self, name: &str, bytes: impl Into<object_store::PutPayload>) -> Result<()> {
+        self.objects.put(&self.path(name), bytes.into()).await.map(drop).map_err(|e| failed("write", name, e))
+    }
+
+    /// Writes an object in parts.
+    ///
+    /// # Errors
+    /// As `put`.
+    pub async fn put_multipart(&self, name: &str) -> Result<Box<dyn object_store::MultipartUpload>> {
+        self.objects.put_multipart(&self.path(name)).await.map_err(|e| failed("write", name, e))
+    }
+
+    /// Reads an object that must be there.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](crate::error::Kind) when it is missing.
+    pub async fn get(&self, name: &str) -> Result<Bytes> {
+        let found = self.objects.get(&self.path(name)).await.map_err(|e| failed("read", name, e))?;
+        found.bytes().await.map_err(|e| failed("read", name, e))
+    }
+
+    /// Reads parts of an object.
+    ///
+    /// # Errors
+    /// As `get`; also when it is shorter than the ranges say.
+    pub async fn get_ranges(&self, name: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.objects.get_ranges(&self.path(name), ranges).await.map_err(|e| failed("read", name, e))
+    }
+
+    /// Deletes an object; one that is gone already is fine.
+    ///
+    /// # Errors
+    /// As `put`.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        match self.objects.delete(&self.path(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(failed("delete", name, e)),
+        }
+    }
+
+    /// The objects in one of the job's folders, in order.
+    ///
+    /// # Errors
+    /// As `put`.
+    pub async fn list(&self, folder: &str) -> Result<Vec<ObjectRef>> {
+        let folder = paths::folder(&self.job, folder);
+        let found: Vec<_> =
+            self.objects.list(Some(&self.path(&folder))).try_collect().await.map_err(|e| failed("list", &folder, e))?;
+        let above = self.prefix.parts().count();
+        let mut found: Vec<_> = found
+            .into_iter()
+            .map(|m| ObjectRef { path: m.location.parts().skip(above).collect::<Path>().to_string(), bytes: m.size })
+            .collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// Claims the job: the attempt after the highest there is. `who` must be unlike any other claimant's:
+    /// equal bytes are taken for our own retry.
+    ///
+    /// # Errors
+    /// When the store cannot be listed or written.
+    pub async fn claim(&self, who: &str) -> Result<Attempt> {
+        loop {
+            let next = Attempt(self.attempts().await?.last().map_or(1, |a| a.0 + 1));
+            let claim = envelope::encode("attempt", 1, &serde_json::json!({ "owner": who, "attempt": next }))?;
+            // Somebody else may have claimed this number in between; then it is theirs, and ours the next.
+            if let Created::Ours = self.create(&paths::attempt(&self.job, next), claim).await? {
+                kill::point("attempt.claimed");
+                return Ok(next);
+            }
+        }
+    }
+
+    /// All attempts, in order.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub async fn attempts(&self) -> Result<Vec<Attempt>> {
+        Ok(self.list("attempts").await?.iter().filter_map(|o| paths::parse_attempt(&o.path)).collect())
+    }
+
+    /// The committed epochs, in order.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub async fn commits(&self) -> Result<BTreeSet<Epoch>> {
+        Ok(self.list("commits").await?.iter().filter_map(|o| paths::parse_commit(&o.path)).collect())
+    }
+
+    /// The prepared manifests: epoch, attempt, path.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub async fn manifests(&self) -> Result<Vec<(Epoch, Attempt, String)>> {
+        let found = self.list("manifests").await?;
+        Ok(found.into_iter().filter_map(|o| paths::parse_manifest(&o.path).map(|(e, a)| (e, a, o.path))).collect())
+    }
+
+    /// Writes a manifest under its epoch and owner.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::error::Kind) when a different one of this attempt is there.
+    pub async fn put_manifest(&self, manifest: &Manifest) -> Result<String> {
+        kill::point("manifest.before");
+        let path = paths::manifest(&self.job, manifest.epoch, manifest.attempt);
+        match self.create(&path, manifest.encode()?).await? {
+            Created::Ours => {}
+            Created::Theirs(_) => return Err(Error::internal(format!("{path} exists with another content"))),
+        }
+        kill::point("manifest.after");
+        Ok(path)
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](crate::error::Kind), saying which file and why.
+    pub async fn read_manifest(&self, path: &str) -> Result<Manifest> {
+        Manifest::decode(&self.get(path).await?).map_err(|e| e.of(path))
+    }
+
+    /// Reads a commit record.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](crate::error::Kind), saying which file and why.
+    pub async fn read_commit(&self, epoch: Epoch) -> Result<CommitRecord> {
+        let path = paths::commit(&self.job, epoch);
+        decode_commit(&path, &self.get(&path).await?)
+    }
+}
+
+pub(crate) fn encode_commit(record: &CommitRecord) -> Result<Vec<u8>> {
+    envelope::encode(COMMIT, COMMIT_VERSION, record)
+}
+
+pub(crate) fn decode_commit(path: &str, bytes: &[u8]) -> Result<CommitRecord> {
+    envelope::decode(COMMIT, COMMIT_VERSION, bytes).map_err(|e| e.of(path))
+}
+
+/// Opens the store behind a URL: checkpoints and files alike.
+///
+/// # Errors
+/// As [`CheckpointStore::open`].
+pub fn open_url(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
+    let (scheme, rest) = match url.split_once(':') {
+        Some((scheme, rest)) if !scheme.contains(['/', '.']) => (scheme, rest),
+        _ => ("", url),
+    };
+    match scheme {
+        "" => local(url),
+        "file" => local(rest.strip_prefix("//").unwrap_or(rest)),
+        "memory" => Ok((Arc::new(InMemory::new()), Path::default())),
+        _ => remote(url, scheme),
+    }
+}
+
+fn local(directory: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
+    let wrong = |e: &dyn fmt::Display| {
+        Error::config(format!("the directory {directory:?} cannot be used: {e}"))
+            .hint("name a directory that this user may create and write")
+    };
+    if directory.is_empty() {
+        return Err(wrong(&"the path is empty"));
+    }
+    std::fs::create_dir_all(directory).map_err(|e| wrong(&e))?;
+    let objects = LocalFileSystem::new_with_prefix(directory).map_err(|e| wrong(&e))?;
+    Ok((Arc::new(objects.with_fsync(true)), Path::default()))
+}
+
+fn remote(url: &str, scheme: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
+    let (feature, compiled) = match scheme {
+        "s3" | "s3a" => ("s3", cfg!(feature = "s3")),
+        "gs" => ("gcs", cfg!(feature = "gcs")),
+        "az" | "azure" | "abfs" | "abfss" | "adl" => ("azure", cfg!(feature = "azure")),
+        _ => {
+            return Err(Error::config(format!("the store {scheme}:… is of no known kind"))
+                .hint("use a directory, file:///…, s3://…, gs://…, az://… or memory:"));
+        }
+    };
+    if !compiled {
+        return Err(Error::config(format!(
+            "{scheme}:// needs tidegate's feature {feature:?}, which is not compiled in"
+        ))
+        .hint(format!("add it in Cargo.toml: tidegate = {{ ..., features = [\"{feature}\"] }}")));
+    }
+    // The URL itself is not shown: it may carry credentials.
+    let wrong = |e: &dyn fmt::Display| Error::config(format!("the {scheme}:// store cannot be opened: {e}"));
+    let parsed = url::Url::parse(url).map_err(|e| wrong(&e))?;
+    let (objects, prefix) =
+        object_store::parse_url_opts(&parsed, std::env::vars().map(|(k, v)| (k.to_ascii_lowercase(), v)))
+            .map_err(|e| wrong(&e))?;
+    Ok((Arc::from(objects), prefix))
+}
+
+/// What an error of the store means: a missing object that is referred to is damage, a forbidden one is
+/// the user's to mend, all else may pass.
+pub fn failed(what: &str, name: &str, error: object_store::Error) -> Error {
+    use object_store::Error as E;
+    let message = format!("cannot {what} {name}");
+    match error {
+        E::NotFound { .. } => Error::corrupt(format!("{name} is missing"))
+            .hint("restore it from a copy, or start from another checkpoint with checkpoint.from"),
+        e @ (E::PermissionDenied { .. } | E::Unauthenticated { .. }) => {
+            Error::config(message).caused_by(e).hint("check the credentials and permissions of the store")
+        }
+        e => Error::unavailable(message).caused_by(e),
+    }
+}

@@ -1,0 +1,227 @@
+//! How a file is cut into records: lines, CSV rows, JSON lines.
+//!
+//! Each row carries where it ends, so that a reader can be opened right behind it. For CSV the hard case is
+//! the header: a reader that starts in the middle still needs it, so it is read from the front first.
+use serde::de::DeserializeOwned;
+use std::{
+    io::{BufRead, BufReader, Read},
+    marker::PhantomData,
+};
+use tidegate_core::{Error, Result};
+
+/// Where a row ends: bytes of the (decompressed) file, and lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub offset: u64,
+    pub line: u64,
+}
+
+/// One row: a record, or why there is none and the raw text.
+pub(super) struct Row<T> {
+    pub record: std::result::Result<T, (String, String)>,
+    pub begins: Place,
+    pub ends: Place,
+}
+
+/// A (decompressed) file, opened at its front; `skip` reads past a prefix.
+pub(super) type Input = Box<dyn Read + Send>;
+
+/// How records are written in a file.
+pub trait Format: Clone + Send + Sync + 'static {
+    /// What a record is.
+    type Item: Send + 'static;
+    /// Rows from `from` on; `open` opens the file anew at an offset.
+    #[doc(hidden)]
+    fn rows(&self, open: &dyn Fn(u64) -> Result<Opened>, from: (u64, u64)) -> Result<Rows<Self::Item>>;
+}
+
+/// An opened file.
+#[doc(hidden)]
+pub struct Opened(pub(super) Input);
+/// The rows of a file.
+#[doc(hidden)]
+pub struct Rows<T>(pub(super) Box<dyn Iterator<Item = Result<Row<T>>> + Send>);
+
+/// Lines of text, without their line end.
+#[derive(Clone, Copy, Debug)]
+pub struct Text;
+
+/// JSON, a value a line; empty lines are passed over.
+#[derive(Debug)]
+pub struct JsonLines<T>(pub(super) PhantomData<fn() -> T>);
+
+/// CSV with a header, whose names are the fields of `T`.
+#[derive(Debug)]
+pub struct Csv<T>(pub(super) PhantomData<fn() -> T>);
+
+impl<T> Clone for JsonLines<T> {
+    fn clone(&self) -> Self {
+        Self(PhantomData)
+    }
+}
+impl<T> Clone for Csv<T> {
+    fn clone(&self) -> Self {
+        Self(PhantomData)
+    }
+}
+
+fn unreadable(e: std::io::Error) -> Error {
+    let damaged = matches!(
+        e.kind(),
+        std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput
+    );
+    if damaged {
+        Error::data("the compressed file is damaged or cut short").caused_by(e)
+    } else {
+        Error::unavailable("the file cannot be read").caused_by(e)
+    }
+}
+
+/// A line that is longer is not read into memory whole.
+const LINE_MAX: u64 = 64 << 20;
+
+struct Lines<R, F> {
+    reader: BufReader<R>,
+    place: Place,
+    decode: F,
+}
+
+impl<R: Read, T, F: Fn(&str) -> Option<std::result::Result<T, String>>> Iterator for Lines<R, F> {
+    type Item = Result<Row<T>>;
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let mut line = Vec::new();
+            let read = match (&mut self.reader).take(LINE_MAX).read_until(b'\n', &mut line) {
+                Ok(0) => return None,
+                Ok(read) => read as u64,
+                Err(e) => return Some(Err(unreadable(e))),
+            };
+            if read == LINE_MAX {
+                return Some(Err(Error::data(format!("line {} is longer than {LINE_MAX} bytes", self.place.line + 1))));
+            }
+            let begins = self.place;
+            self.place = Place { offset: begins.offset + read, line: begins.line + 1 };
+            while line.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+                line.pop();
+            }
+            let record = match String::from_utf8(line) {
+                Ok(text) => match (self.decode)(&text) {
+                    None => continue,
+                    Some(Ok(record)) => Ok(record),
+                    Some(Err(why)) => Err((why, text)),
+                },
+                Err(e) => Err(("it is not UTF-8".into(), String::from_utf8_lossy(e.as_bytes()).into_owned())),
+            };
+            return Some(Ok(Row { record, begins, ends: self.place }));
+        }
+    }
+}
+
+fn lines<T: Send + 'static>(
+    open: &dyn Fn(u64) -> Result<Opened>,
+    from: (u64, u64),
+    decode: impl Fn(&str) -> Option<std::result::Result<T, String>> + Send + 'static,
+) -> Result<Rows<T>> {
+    let reader = BufReader::with_capacity(128 << 10, open(from.0)?.0);
+    Ok(Rows(Box::new(Lines { reader, place: Place { offset: from.0, line: from.1 }, decode })))
+}
+
+impl Format for Text {
+    type Item = String;
+    fn rows(&self, open: &dyn Fn(u64) -> Result<Opened>, from: (u64, u64)) -> Result<Rows<String>> {
+        lines(open, from, |line| Some(Ok(line.to_owned())))
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> Format for JsonLines<T> {
+    type Item = T;
+    fn rows(&self, open: &dyn Fn(u64) -> Result<Opened>, from: (u64, u64)) -> Result<Rows<T>> {
+        lines(open, from, |line| {
+            (!line.trim().is_empty()).then(|| serde_json::from_str(line).map_err(|e| e.to_string()))
+        })
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> Format for Csv<T> {
+    type Item = T;
+    fn rows(&self, open: &dyn Fn(u64) -> Result<Opened>, from: (u64, u64)) -> Result<Rows<T>> {
+        let builder = || {
+            let mut builder = csv::ReaderBuilder::new();
+            builder.flexible(true).buffer_capacity(128 << 10);
+            builder
+        };
+        let mut reader = builder().from_reader(open(0)?.0);
+        let header = reader.byte_headers().map_err(broken)?.clone();
+        let mut base = Place::default();
+        if from.0 > 0 {
+            reader = builder().has_headers(false).from_reader(open(from.0)?.0);
+            base = Place { offset: from.0, line: from.1.saturating_sub(1) };
+        }
+        Ok(Rows(Box::new(CsvRows { reader, header, base, ended: false, record: PhantomData::<fn() -> T> })))
+    }
+}
+
+fn broken(e: csv::Error) -> Error {
+    match e.into_kind() {
+        csv::ErrorKind::Io(e) => unreadable(e),
+        other => Error::data(format!("the file is not CSV: {other:?}")),
+    }
+}
+
+struct CsvRows<T> {
+    reader: csv::Reader<Input>,
+    header: csv::ByteRecord,
+    base: Place,
+    ended: bool,
+    record: PhantomData<fn() -> T>,
+}
+
+impl<T> CsvRows<T> {
+    fn place(&self) -> Place {
+        let at = self.reader.position();
+        Place { offset: self.base.offset + at.byte(), line: self.base.line + at.line() }
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for CsvRows<T> {
+    type Item = Result<Row<T>>;
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let begins = self.place();
+        let mut row = csv::ByteRecord::new();
+        match self.reader.read_byte_record(&mut row) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.ended = true;
+                return None;
+            }
+            Err(e) => {
+                self.ended = true;
+                return Some(Err(broken(e)));
+            }
+        }
+        let raw = |row: &csv::ByteRecord| {
+            let columns: Vec<_> = row.iter().map(String::from_utf8_lossy).collect();
+            columns.join(",")
+        };
+        let record = if row.len() == self.header.len() {
+            row.deserialize(Some(&self.header)).map_err(|e| (cause(&e), raw(&row)))
+        } else {
+            Err((format!("it has {} columns, the header has {}", row.len(), self.header.len()), raw(&row)))
+        };
+        Some(Ok(Row { record, begins, ends: self.place() }))
+    }
+}
+
+fn cause(e: &csv::Error) -> String {
+    match e.kind() {
+        csv::ErrorKind::Deserialize { err, .. } => match err.field() {
+            Some(field) => format!("column {}: {}", field + 1, err.kind()),
+            None => err.kind().to_string(),
+        },
+        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".into(),
+        _ => e.to_string(),
+    }
+}

@@ -1,0 +1,11 @@
+//! Files, as a source and as an exactly-once sink.
+mod encode;
+mod format;
+mod part;
+mod reading;
+pub mod sink;
+pub mod source;
+
+pub use format::{Csv, JsonLines, Text};
+pub use sink::FileSink;
+pub use source::FileSource;

@@ -1,0 +1,227 @@
+//! Reading a file ahead, on a thread of its own: decompresses, cuts into rows, decodes.
+//!
+//! The task of the source only takes finished chunks; it never waits for a disk. The channel is bounded, and
+//! the thread ends when nobody listens any more.
+use serde_json::{Value, json};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+};
+use tidegate_core::{
+    Error, Result, Undecodable,
+    connect::{Emit, Progress, SplitReader},
+    env::spawn_blocking,
+};
+use tokio::sync::mpsc;
+
+use super::format::{Format, Opened, Place, Row};
+use crate::generator::Pace;
+
+const CHUNK_ROWS: usize = 512;
+const CHUNKS: usize = 8;
+
+struct Chunk<T> {
+    rows: Vec<Row<T>>,
+    /// Bytes of the file on disk read so far.
+    read: u64,
+}
+
+/// Reads one file.
+pub struct FileReader<T> {
+    id: String,
+    chunks: mpsc::Receiver<Result<Chunk<T>>>,
+    rows: std::vec::IntoIter<Row<T>>,
+    place: Place,
+    read: u64,
+    reported: u64,
+    pace: Option<Pace>,
+    ended: bool,
+}
+
+impl<T: Send + 'static> FileReader<T> {
+    pub(super) fn open<F: Format<Item = T>>(
+        format: F,
+        id: String,
+        path: PathBuf,
+        position: Option<&Value>,
+        rate: Option<f64>,
+    ) -> Result<Self> {
+        let place = match position {
+            None => Place::default(),
+            Some(p) => match (p["offset"].as_u64(), p["line"].as_u64()) {
+                (Some(offset), Some(line)) => Place { offset, line },
+                _ => return Err(Error::corrupt(format!("{p} is no position in a file"))),
+            },
+        };
+        // Opened here, so that a missing file is an error of the start.
+        let size = open_file(&path)?.metadata().map_or(0, |m| m.len());
+        if !is_compressed(&path) && size < place.offset {
+            return Err(Error::corrupt(format!(
+                "{} has {size} bytes, and {} have been read from it",
+                path.display(),
+                place.offset
+            ))
+            .hint(
+                "the file was replaced or cut short: restore it, or start from nothing with another checkpoint store",
+            ));
+        }
+        let (sender, chunks) = mpsc::channel(CHUNKS);
+        spawn_blocking(move || read_ahead(&format, &path, place, &sender));
+        Ok(Self {
+            id,
+            chunks,
+            rows: Vec::new().into_iter(),
+            place,
+            read: 0,
+            reported: 0,
+            pace: rate.map(Pace::new),
+            ended: false,
+        })
+    }
+}
+
+fn read_ahead<F: Format>(format: &F, path: &Path, place: Place, chunks: &mpsc::Sender<Result<Chunk<F::Item>>>) {
+    let read = Arc::new(AtomicU64::new(0));
+    let open = |offset| open_at(path, offset, read.clone());
+    let outcome = format.rows(&open, (place.offset, place.line)).and_then(|rows| {
+        let mut chunk = Vec::with_capacity(CHUNK_ROWS);
+        for row in rows.0 {
+            chunk.push(row?);
+            if chunk.len() == CHUNK_ROWS {
+                let rows = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_ROWS));
+                if chunks.blocking_send(Ok(Chunk { rows, read: read.load(Relaxed) })).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        // The reader has gone when its attempt has ended.
+        let _ = chunks.blocking_send(Ok(Chunk { rows: chunk, read: read.load(Relaxed) }));
+        Ok(())
+    });
+    if let Err(e) = outcome {
+        let _ = chunks.blocking_send(Err(e.at(path.display())));
+    }
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "gz" || e == "zst")
+}
+
+fn open_file(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                "check the path; a file that a checkpoint speaks of must stay until it has been read"
+            }
+            _ => "check the permissions",
+        };
+        Error::config(format!("cannot open the input file {}", path.display())).caused_by(e).hint(hint)
+    })
+}
+
+struct Counting(File, Arc<AtomicU64>);
+
+impl Read for Counting {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.0.read(buffer)?;
+        self.1.fetch_add(n as u64, Relaxed);
+        Ok(n)
+    }
+}
+
+/// Opens a file so that the next byte is at `offset` of its decompressed content.
+fn open_at(path: &Path, offset: u64, read: Arc<AtomicU64>) -> Result<Opened> {
+    let mut file = open_file(path)?;
+    let failed = |e: std::io::Error| Error::unavailable(format!("cannot read {}", path.display())).caused_by(e);
+    let compressed: Box<dyn Read + Send> = match path.extension().and_then(|e| e.to_str()) {
+        Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(Counting(file, read))),
+        Some("zst") => Box::new(zstd::stream::read::Decoder::new(Counting(file, read)).map_err(failed)?),
+        _ => {
+            file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+            read.store(offset, Relaxed);
+            return Ok(Opened(Box::new(Counting(file, read))));
+        }
+    };
+    let mut input = compressed;
+    let skipped = std::io::copy(&mut (&mut input).take(offset), &mut std::io::sink()).map_err(failed)?;
+    if skipped < offset {
+        return Err(Error::corrupt(format!(
+            "{} has {skipped} bytes, and {offset} have been read from it",
+            path.display()
+        )));
+    }
+    Ok(Opened(input))
+}
+
+impl<T: Send + 'static> SplitReader for FileReader<T> {
+    type Item = T;
+
+    fn fill<E: Emit<T>>(&mut self, budget: usize, out: &mut E) -> Result<Progress> {
+        let budget = match &mut self.pace {
+            Some(pace) => pace.grant(budget as u64) as usize,
+            None => budget,
+        };
+        for _ in 0..budget {
+            let Some(row) = self.rows.next() else {
+                match self.chunks.try_recv() {
+                    Ok(chunk) => self.take(chunk?),
+                    Err(mpsc::error::TryRecvError::Empty) => return Ok(self.report(out, Progress::Wait)),
+                    Err(mpsc::error::TryRecvError::Disconnected) => {
+                        self.ended = true;
+                        return Ok(self.report(out, Progress::End));
+                    }
+                }
+                continue;
+            };
+            self.place = row.ends;
+            match row.record {
+                Ok(record) => out.record(record),
+                Err((reason, raw)) => {
+                    let place = format!("line {}", row.begins.line + 1);
+                    out.undecodable(Undecodable { split: self.id.clone(), place, reason, raw })?;
+                }
+            }
+        }
+        let progress = if self.pace.is_some() { Progress::Wait } else { Progress::More };
+        Ok(self.report(out, progress))
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll(cx));
+        }
+        if self.rows.len() == 0
+            && let Some(chunk) = ready!(self.chunks.poll_recv(cx))
+        {
+            self.take(chunk?);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn position(&self) -> Value {
+        json!({ "offset": self.place.offset, "line": self.place.line })
+    }
+
+    fn progress(&self) -> Option<u64> {
+        Some(self.read)
+    }
+}
+
+impl<T> FileReader<T> {
+    fn take(&mut self, chunk: Chunk<T>) {
+        self.read = chunk.read;
+        self.rows = chunk.rows.into_iter();
+    }
+
+    fn report<E: Emit<T>>(&mut self, out: &mut E, progress: Progress) -> Progress {
+        out.bytes(self.read.saturating_sub(self.reported));
+        self.reported = self.read;
+        progress
+    }
+}

@@ -1,0 +1,115 @@
+//! Lines of standard input.
+//!
+//! It cannot be read twice. So a job that goes on from a checkpoint must be given the same input again from
+//! its beginning (`job < file`): the lines that had been read are skipped. An input that is shorter than
+//! that is an error.
+use futures::future::{BoxFuture, ready};
+use serde_json::{Value, json};
+use std::{
+    io::BufRead,
+    task::{Context, Poll, ready as done},
+};
+use tidegate_core::{
+    Error, Result,
+    connect::{Emit, Progress, Source, Split, SplitReader},
+    env::spawn_blocking,
+};
+use tokio::sync::mpsc;
+
+/// Lines of standard input, without their line ends; bytes that are not UTF-8 are replaced.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stdin;
+
+impl Stdin {
+    /// Standard input.
+    pub fn lines() -> Self {
+        Self
+    }
+}
+
+impl Source for Stdin {
+    type Item = String;
+    type Reader = StdinReader;
+
+    fn discover(&self) -> BoxFuture<'_, Result<Vec<Split>>> {
+        Box::pin(ready(Ok(vec![Split::new("stdin")])))
+    }
+
+    fn open(&self, _: Split, position: Option<Value>) -> BoxFuture<'_, Result<StdinReader>> {
+        let skip = position.as_ref().map_or(Some(0), |p| p["lines"].as_u64());
+        let Some(skip) = skip else {
+            return Box::pin(ready(Err(Error::corrupt("the position of standard input cannot be read"))));
+        };
+        let (sender, chunks) = mpsc::channel(8);
+        spawn_blocking(move || read_ahead(skip, &sender));
+        Box::pin(ready(Ok(StdinReader { chunks, lines: Vec::new().into_iter(), read: skip })))
+    }
+}
+
+type Chunk = Result<Vec<String>>;
+
+fn read_ahead(skip: u64, chunks: &mpsc::Sender<Chunk>) {
+    let mut input = std::io::stdin().lock();
+    let mut line = Vec::new();
+    let mut number = 0;
+    loop {
+        line.clear();
+        let outcome = match input.read_until(b'\n', &mut line) {
+            Ok(0) if number < skip => {
+                Err(Error::config(format!("standard input has {number} lines, and {skip} have been read from it"))
+                    .hint("give the job the same input again, from its beginning"))
+            }
+            Ok(0) => return,
+            Ok(_) if number < skip => {
+                number += 1;
+                continue;
+            }
+            Ok(_) => Ok(vec![String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned()]),
+            Err(e) => Err(Error::unavailable("standard input cannot be read").caused_by(e)),
+        };
+        number += 1;
+        let failed = outcome.is_err();
+        // Nobody listening: the attempt has ended.
+        if chunks.blocking_send(outcome).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Reads the lines.
+pub struct StdinReader {
+    chunks: mpsc::Receiver<Chunk>,
+    lines: std::vec::IntoIter<String>,
+    read: u64,
+}
+
+impl SplitReader for StdinReader {
+    type Item = String;
+    fn fill<E: Emit<String>>(&mut self, budget: usize, out: &mut E) -> Result<Progress> {
+        for _ in 0..budget {
+            if let Some(line) = self.lines.next() {
+                out.bytes(line.len() as u64 + 1);
+                out.record(line);
+                self.read += 1;
+                continue;
+            }
+            match self.chunks.try_recv() {
+                Ok(chunk) => self.lines = chunk?.into_iter(),
+                Err(mpsc::error::TryRecvError::Empty) => return Ok(Progress::Wait),
+                Err(mpsc::error::TryRecvError::Disconnected) => return Ok(Progress::End),
+            }
+        }
+        Ok(Progress::More)
+    }
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.lines.len() == 0
+            && let Some(chunk) = done!(self.chunks.poll_recv(cx))
+        {
+            self.lines = chunk?.into_iter();
+        }
+        Poll::Ready(Ok(()))
+    }
+    fn position(&self) -> Value {
+        json!({ "lines": self.read })
+    }
+}

@@ -1,0 +1,153 @@
+//! A running job, from outside.
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+use tidegate_checkpoint::error::{Error, Kind, Result};
+
+use crate::{
+    env::JoinHandle,
+    metrics::JobMetrics,
+    runtime::supervise::{Request, Shared},
+};
+
+/// A job that has been started. Dropping it cancels the job.
+pub struct JobHandle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) task: Option<JoinHandle<Result<()>>>,
+}
+
+impl std::fmt::Debug for JobHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JobHandle").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JobState {
+    /// Its first attempt is recovering.
+    #[default]
+    Starting,
+    /// An attempt is running.
+    Running,
+    /// An attempt has failed, and the next one waits for its turn.
+    Restarting,
+    /// It ended with its last checkpoint committed.
+    Finished,
+    /// It was cancelled.
+    Cancelled,
+    /// It failed, and no restart was granted.
+    Failed,
+}
+
+/// A job at a glance.
+#[derive(Clone, Debug, Default)]
+pub struct JobStatus {
+    /// Where it is in its life.
+    pub state: JobState,
+    /// The current attempt, or the last one; counted over all processes.
+    pub attempt: u64,
+    /// The checkpoint that the attempt started from.
+    pub restored: Option<u64>,
+    /// Attempts of this run that have failed.
+    pub restarts: u64,
+    /// The last of them, and why.
+    pub failures: Vec<AttemptReport>,
+    /// The newest completed checkpoint of this run.
+    pub last_checkpoint: Option<CheckpointReport>,
+    /// The newest abandoned one, and why.
+    pub last_abandoned: Option<String>,
+    /// Subtasks that have not returned from user code for long.
+    pub stuck: Vec<String>,
+    /// Why the job failed.
+    pub failure: Option<String>,
+}
+
+/// An attempt that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// Its number.
+    pub attempt: u64,
+    /// Why, and where.
+    pub cause: String,
+    /// What kind of error it was.
+    pub kind: Kind,
+}
+
+/// A completed checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointReport {
+    /// Its number.
+    pub epoch: u64,
+    /// From its trigger to the publication of its output, in ms.
+    pub duration_ms: u64,
+    /// Size of all state objects that it refers to.
+    pub bytes: u64,
+}
+
+impl JobHandle {
+    /// Waits until the job ends: at the end of its input, by `stop` or `cancel`, or by failing.
+    ///
+    /// # Errors
+    /// What it failed with.
+    pub async fn wait(mut self) -> Result<()> {
+        let Some(task) = self.task.take() else { return Ok(()) };
+        task.await.unwrap_or_else(|e| Err(Error::internal("the driver of the job has panicked").caused_by(e)))
+    }
+
+    /// Drains: makes a last checkpoint, with which all output so far is committed, and ends the job. Windows
+    /// that are still open do not fire: a later start goes on with them.
+    ///
+    /// # Errors
+    /// What the job failed with instead.
+    pub async fn stop(self) -> Result<()> {
+        // A job that has ended already needs no stopping.
+        let _ = self.requests.send(Request::Stop).await;
+        self.wait().await
+    }
+
+    /// Ends the job at once. What has not been committed is not published; a later start goes on from the
+    /// last checkpoint.
+    ///
+    /// # Errors
+    /// What the job failed with before.
+    pub async fn cancel(self) -> Result<()> {
+        let _ = self.requests.send(Request::Cancel).await;
+        self.wait().await
+    }
+
+    /// Makes a checkpoint now and waits for it; returns its number.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`]: it was abandoned, or the job has ended.
+    pub async fn checkpoint_now(&self) -> Result<u64> {
+        let ended = || Error::unavailable("the job has ended");
+        let (token, outcome) = self.shared.wait_for_checkpoint();
+        self.requests.send(Request::Checkpoint(token)).await.map_err(|_| ended())?;
+        outcome.await.map_err(|_| ended())?.map(|epoch| epoch.0)
+    }
+
+    /// The job's metrics now.
+    pub fn metrics(&self) -> JobMetrics {
+        JobMetrics::of(&self.shared)
+    }
+
+    /// The job at a glance.
+    pub fn status(&self) -> JobStatus {
+        self.shared.status.borrow().clone()
+    }
+
+    /// Status as it changes.
+    pub fn watch(&self) -> watch::Receiver<JobStatus> {
+        self.shared.status.subscribe()
+    }
+}
+
+impl Drop for JobHandle {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}

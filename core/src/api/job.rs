@@ -1,0 +1,110 @@
+//! The job: a graph, its settings, and the start button.
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+use tidegate_checkpoint::{
+    error::{Error, Result},
+    ids::JobId,
+    store::CheckpointStore,
+};
+
+use super::{handle::JobHandle, source::SourceStream};
+use crate::{
+    connect::Source,
+    env::spawn,
+    plan::{Graph, explain::explain},
+    runtime::supervise::{Shared, supervise},
+    settings::Settings,
+    state::backend::StateBackendFactory,
+};
+
+/// A dataflow job that is being described, and can be started.
+pub struct Job {
+    name: String,
+    settings: Settings,
+    graph: Graph,
+    backends: Vec<Arc<dyn StateBackendFactory>>,
+    store: Option<Arc<CheckpointStore>>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("name", &self.name).field("graph", &self.graph).finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    /// An empty job that may use any of `backends`; the facade's `Job::new` brings those compiled in.
+    pub fn with_backends(name: &str, settings: Settings, backends: Vec<Arc<dyn StateBackendFactory>>) -> Self {
+        Self { name: name.to_owned(), settings, graph: Graph::default(), backends, store: None }
+    }
+
+    /// Keeps checkpoints in this store instead of the one that the settings name: for tests that look into
+    /// it or make it fail.
+    pub fn checkpoint_store(&mut self, store: CheckpointStore) {
+        self.store = Some(Arc::new(store));
+    }
+
+    /// Reads from a source. The name is the identity of its positions in checkpoints.
+    pub fn source<S: Source>(&self, name: &str, source: S) -> SourceStream<S> {
+        SourceStream::new(&self.graph, name, source)
+    }
+
+    /// The job's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The plan: tasks with their fused operators, exchanges, parallelism.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](tidegate_checkpoint::error::Kind): a mistake in the graph or the settings.
+    pub fn explain(&self) -> Result<String> {
+        self.check()?;
+        Ok(explain(&self.name, &self.graph, self.settings.parallelism))
+    }
+
+    fn check(&self) -> Result<(JobId, Arc<dyn StateBackendFactory>)> {
+        let id = JobId::new(&*self.name)?;
+        self.graph.check()?;
+        self.settings.clone().checked()?;
+        let wanted = &self.settings.state.backend;
+        let backend = self.backends.iter().find(|b| b.name() == wanted).cloned().ok_or_else(|| {
+            let known: Vec<_> = self.backends.iter().map(|b| b.name()).collect();
+            Error::config(format!("there is no state backend {wanted:?}"))
+                .hint(format!("compiled in: {}; others are features of tidegate", known.join(", ")))
+        })?;
+        Ok((id, backend))
+    }
+
+    /// Starts the job on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](tidegate_checkpoint::error::Kind): a mistake in the graph or the settings. What goes
+    /// wrong from recovery on comes out of the handle.
+    pub fn start(&self) -> Result<JobHandle> {
+        let (id, backend) = self.check()?;
+        tokio::runtime::Handle::try_current().map_err(|e| {
+            Error::config("a job is started inside a tokio runtime").caused_by(e).hint("use #[tokio::main]")
+        })?;
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => Arc::new(
+                CheckpointStore::open(&self.settings.checkpoint.store, id.clone())
+                    .map_err(|e| e.at("checkpoint.store"))?,
+            ),
+        };
+        let shared = Arc::new(Shared::new(id, self.graph.clone(), self.settings.clone(), backend));
+        let (requests, receiver) = mpsc::channel(16);
+        let task = spawn(supervise(shared.clone(), store, receiver));
+        Ok(JobHandle { shared, requests, task: Some(task) })
+    }
+
+    /// Starts the job and waits for its end.
+    ///
+    /// # Errors
+    /// As `start`, and what the job fails with.
+    pub async fn run(&self) -> Result<()> {
+        self.start()?.wait().await
+    }
+}

@@ -1,0 +1,12 @@
+//! What users write: a [`Job`](job::Job), its sources, streams and sinks, and the handle of what runs.
+pub mod handle;
+pub mod job;
+pub mod keyed;
+pub mod source;
+pub mod stream;
+
+pub use handle::{AttemptReport, CheckpointReport, JobHandle, JobState, JobStatus};
+pub use job::Job;
+pub use keyed::{KeyedStream, WindowedStream};
+pub use source::{SourceStream, Stamp, Timed, Untimed};
+pub use stream::Stream;

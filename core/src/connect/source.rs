@@ -1,0 +1,128 @@
+//! The contract of a source.
+//!
+//! A source is cut into **splits** (a file, a Kafka partition, a range of a generator): the unit that is
+//! assigned to a subtask, has a watermark of its own, and whose position goes into the checkpoint. The
+//! engine owns the choice which split is read when (it pauses one that runs ahead in event time); a
+//! [`SplitReader`] only ever fills.
+//!
+//! The hard case is exactness: `position()` must stand right behind the last record that `fill` has
+//! emitted, and a reader opened at that position must go on with the very next record.
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tidegate_checkpoint::error::Result;
+
+/// Where records come from. One value serves every subtask and every attempt.
+pub trait Source: Send + Sync + 'static {
+    /// What a record is.
+    type Item: Send + 'static;
+    /// Reads one split.
+    type Reader: SplitReader<Item = Self::Item>;
+
+    /// Lists the splits that exist now, with stable ids. Called at the start of every attempt, and again
+    /// at the interval of [`Source::discovery_interval`]. A split that was in the checkpoint and is no
+    /// longer listed is opened all the same: to say what it means that it is gone is up to `open`.
+    ///
+    /// # Errors
+    /// When the outside world cannot be read; fails the attempt.
+    fn discover(&self) -> BoxFuture<'_, Result<Vec<Split>>>;
+
+    /// How often to look for new splits; `None`: never, and the source ends when its splits have.
+    fn discovery_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Opens a split at a position that a reader of it once returned, or at its beginning.
+    ///
+    /// # Errors
+    /// When it is missing or no longer what the position speaks of; fails the attempt.
+    fn open(&self, split: Split, position: Option<Value>) -> BoxFuture<'_, Result<Self::Reader>>;
+}
+
+/// A part of a source that is read in order by one subtask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Its identity in checkpoints; unique within the source and stable over restarts.
+    pub id: String,
+    /// Its length in the unit of [`SplitReader::progress`], where known: for the progress bar.
+    pub length: Option<u64>,
+}
+
+impl Split {
+    /// A split of unknown length.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self { id: id.into(), length: None }
+    }
+}
+
+/// Reads one split. Lives on the subtask's thread: `fill` must not block on I/O (read ahead on a thread
+/// or task of your own, and say [`Progress::Wait`]).
+pub trait SplitReader: Send + 'static {
+    /// What a record is.
+    type Item;
+
+    /// Emits up to `budget` records, those that are there now.
+    ///
+    /// # Errors
+    /// Fails the attempt, which goes back to the last checkpoint.
+    fn fill<E: Emit<Self::Item>>(&mut self, budget: usize, out: &mut E) -> Result<Progress>;
+
+    /// Called after [`Progress::Wait`]: ready when `fill` can go on.
+    ///
+    /// # Errors
+    /// As `fill`.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The position behind the last emitted record. Called between fills, at every barrier.
+    fn position(&self) -> Value;
+
+    /// How much of the split has been read, in the unit of [`Split::length`].
+    fn progress(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// What `fill` leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is more: call again.
+    More,
+    /// Nothing more now: wait for [`SplitReader::poll_ready`].
+    Wait,
+    /// The split has ended for good.
+    End,
+}
+
+/// Where a reader puts what it reads: the chain of operators behind the source.
+pub trait Emit<T> {
+    /// One record.
+    fn record(&mut self, record: T);
+
+    /// Bytes read from outside, for the metrics; once a fill is enough.
+    fn bytes(&mut self, bytes: u64);
+
+    /// A record that cannot be decoded: the job's policy decides what becomes of it.
+    ///
+    /// # Errors
+    /// Under the policy `Fail` (the default); return it from `fill`.
+    fn undecodable(&mut self, bad: Undecodable) -> Result<()>;
+}
+
+/// A record that could not be decoded, for the dead-letter stream.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Undecodable {
+    /// The split it came from.
+    pub split: String,
+    /// Where in the split, for people: `line 17`, `offset 42`.
+    pub place: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The raw record; bytes that are not UTF-8 are replaced.
+    pub raw: String,
+}

@@ -1,0 +1,37 @@
+//! The engine of tidegate.
+//!
+//! Two walks explain it. **A record**: a split's reader fills the chain of its source task
+//! ([`runtime::source_task`]); stateless operators are one monomorphised loop ([`record`], [`operators`]);
+//! a keyed exchange hands batches to the subtask that owns the key ([`runtime::exchange`],
+//! [`runtime::gate`]); the keyed operator updates typed state ([`state`]); a sink's writer takes the result
+//! ([`runtime::sink_output`]). **A barrier**: the coordinator triggers ([`runtime::attempt`]), sources note
+//! their positions, gates align, state is frozen and captured, sinks stage, all acknowledge; the manifest is
+//! written, committed, published, and what is old is collected.
+//!
+//! Users depend on the facade `tidegate`, which re-exports this.
+pub mod api;
+pub mod connect;
+pub mod env;
+pub mod metrics;
+pub mod operators;
+pub mod plan;
+pub mod record;
+pub mod runtime;
+pub mod settings;
+pub mod state;
+pub mod time;
+
+pub use api::{
+    AttemptReport, CheckpointReport, Job, JobHandle, JobState, JobStatus, KeyedStream, SourceStream, Stream,
+    WindowedStream,
+};
+pub use connect::Undecodable;
+pub use metrics::{CheckpointMetrics, JobMetrics, Latency, OperatorMetrics};
+pub use operators::{
+    aggregate::{Aggregate, Count},
+    shared::BoxedStream,
+    window::{Tumbling, Windowed},
+};
+pub use settings::Settings;
+pub use tidegate_checkpoint::error::{Error, Kind, Result};
+pub use time::{FarFuture, Timestamp, Watermarks, Window};

@@ -1,0 +1,252 @@
+//! Metrics as of one moment: sums over subtasks, and what follows from them.
+use hdrhistogram::Histogram;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::stats::{OperatorStats, latency_histogram};
+use crate::{
+    env::{now, wall_ms},
+    plan::{Node, NodeKind},
+    runtime::supervise::Shared,
+    time::{MAX, MIN},
+};
+
+/// A job's metrics; counts are of the current attempt.
+#[derive(Clone, Debug, Default)]
+pub struct JobMetrics {
+    /// Since the job was started.
+    pub elapsed: Duration,
+    /// Every operator, in the order of the graph.
+    pub operators: Vec<OperatorMetrics>,
+    /// Checkpoints of this run.
+    pub checkpoints: CheckpointMetrics,
+}
+
+/// One operator, all subtasks together.
+#[derive(Clone, Debug, Default)]
+pub struct OperatorMetrics {
+    /// The user's name for it, or operator and number.
+    pub name: String,
+    /// What it is: `source`, `map`, `window tumbling 1h`, `sink`.
+    pub operator: String,
+    /// Records in.
+    pub records_in: u64,
+    /// Records out.
+    pub records_out: u64,
+    /// Bytes read from outside.
+    pub bytes_in: u64,
+    /// Bytes written outside.
+    pub bytes_out: u64,
+    /// Records held back by a filter.
+    pub filtered: u64,
+    /// Records too late for their window.
+    pub late: u64,
+    /// Undecodable records skipped.
+    pub skipped: u64,
+    /// Undecodable records handed to the dead-letter stream.
+    pub dead_letters: u64,
+    /// Records with a timestamp too far in the future.
+    pub far_future: u64,
+    /// Entries of keyed state.
+    pub state_entries: u64,
+    /// The lowest watermark of its subtasks, if it has one that is neither the first nor the last.
+    pub watermark: Option<i64>,
+    /// How far that is behind the machine's clock.
+    pub watermark_lag: Option<Duration>,
+    /// Throughput: records a second since the job was started (out of a source, into all others).
+    pub records_per_second: f64,
+    /// Throughput in bytes read or written outside.
+    pub bytes_per_second: f64,
+    /// From ingestion at the source to this operator.
+    pub latency: Option<Latency>,
+    /// Fractions of time that the busiest subtask's task worked, waited for input, waited for its output.
+    /// Only the head of a task has them.
+    pub busy: Option<f64>,
+    /// See `busy`.
+    pub idle: Option<f64>,
+    /// See `busy`.
+    pub backpressured: Option<f64>,
+    /// Capacity: the rate at which the busiest subtask would be saturated, for the operator as a whole.
+    pub capacity_per_second: Option<f64>,
+    /// The longest time that one batch or one slice spent on serialising state.
+    pub snapshot_pause: Duration,
+}
+
+/// Percentiles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// The median.
+    pub p50: Duration,
+    /// The 99th percentile.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// Checkpoints of this run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointMetrics {
+    /// Completed.
+    pub completed: u64,
+    /// Given up.
+    pub abandoned: u64,
+    /// How long the last one took, in ms.
+    pub last_duration_ms: u64,
+    /// How long the longest took, in ms.
+    pub max_duration_ms: u64,
+    /// The size of all that the last one refers to.
+    pub last_bytes: u64,
+}
+
+impl CheckpointMetrics {
+    pub(crate) fn completed(&mut self, duration_ms: u64, bytes: u64) {
+        self.completed += 1;
+        self.last_duration_ms = duration_ms;
+        self.max_duration_ms = self.max_duration_ms.max(duration_ms);
+        self.last_bytes = bytes;
+    }
+}
+
+impl JobMetrics {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        let elapsed = now().duration_since(shared.began);
+        let (registry, checkpoints) = shared.stats();
+        let all = registry.all();
+        let mut operators: Vec<OperatorMetrics> = Vec::new();
+        for node in shared.graph.nodes() {
+            let stats: Vec<_> = all.iter().filter(|((n, _), _)| *n == node.id).map(|(_, s)| s.as_ref()).collect();
+            let mut metrics = operator(&node, &stats, elapsed);
+            if metrics.records_in == 0 && node.kind != NodeKind::Source {
+                // Operators that change no counts keep none: what went in is what came out before them.
+                metrics.records_in = node.inputs.iter().map(|i| operators[i.0 as usize].records_out).sum();
+            }
+            if matches!(node.kind, NodeKind::Union | NodeKind::Shared)
+                || matches!(&*node.operator, "map" | "inspect" | "try_map")
+            {
+                metrics.records_out = metrics.records_in;
+            }
+            if matches!(&*node.operator, "fold" | "aggregate" | "reduce") {
+                metrics.records_out = metrics.records_in;
+            }
+            match &*node.operator {
+                "late" => metrics.records_out = operators[node.inputs[0].0 as usize].late,
+                "dead letters" => metrics.records_out = operators[node.inputs[0].0 as usize].dead_letters,
+                "far future" => metrics.records_out = operators[node.inputs[0].0 as usize].far_future,
+                _ => {}
+            }
+            if node.kind == NodeKind::Side {
+                metrics.records_in = metrics.records_out;
+            }
+            let records = if node.kind == NodeKind::Source { metrics.records_out } else { metrics.records_in };
+            metrics.records_per_second = rate(records, elapsed);
+            // Saturation is when the busiest subtask has no time left.
+            metrics.capacity_per_second =
+                metrics.busy.filter(|b| *b > 0.01 && records > 0).map(|busy| metrics.records_per_second / busy);
+            operators.push(metrics);
+        }
+        Self { elapsed, operators, checkpoints }
+    }
+
+    /// An operator by name.
+    pub fn operator(&self, name: &str) -> Option<&OperatorMetrics> {
+        self.operators.iter().find(|o| o.name == name)
+    }
+}
+
+fn rate(count: u64, elapsed: Duration) -> f64 {
+    count as f64 / elapsed.as_secs_f64().max(1e-9)
+}
+
+fn operator(node: &Node, stats: &[&OperatorStats], elapsed: Duration) -> OperatorMetrics {
+    let sum = |which: fn(&OperatorStats) -> &AtomicU64| stats.iter().map(|s| which(s).load(Relaxed)).sum::<u64>();
+    let watermark = stats.iter().map(|s| s.watermark.load(Relaxed)).min().filter(|w| *w > MIN && *w < MAX);
+    let busiest = stats.iter().max_by_key(|s| s.busy_ns.load(Relaxed));
+    let parts = busiest.map(|s| [&s.busy_ns, &s.idle_ns, &s.backpressured_ns].map(|p| p.load(Relaxed) as f64));
+    let parts = parts.filter(|p| p.iter().sum::<f64>() > 0.0).map(|p| p.map(|part| part / p.iter().sum::<f64>()));
+    let (bytes_in, bytes_out) = (sum(|s| &s.bytes_in), sum(|s| &s.bytes_out));
+    OperatorMetrics {
+        name: node.label(),
+        operator: node.operator.clone(),
+        records_in: sum(|s| &s.records_in),
+        records_out: sum(|s| &s.records_out),
+        bytes_in,
+        bytes_out,
+        filtered: sum(|s| &s.filtered),
+        late: sum(|s| &s.late),
+        skipped: sum(|s| &s.skipped),
+        dead_letters: sum(|s| &s.dead_letters),
+        far_future: sum(|s| &s.far_future),
+        state_entries: sum(|s| &s.state_entries),
+        watermark,
+        watermark_lag: watermark.map(|w| Duration::from_millis(wall_ms().saturating_sub(w).max(0) as u64)),
+        records_per_second: 0.0,
+        bytes_per_second: rate(bytes_in + bytes_out, elapsed),
+        latency: latency(stats),
+        busy: parts.map(|p| p[0]),
+        idle: parts.map(|p| p[1]),
+        backpressured: parts.map(|p| p[2]),
+        capacity_per_second: None,
+        snapshot_pause: Duration::from_nanos(
+            stats.iter().map(|s| s.snapshot_pause_ns.load(Relaxed)).max().unwrap_or(0),
+        ),
+    }
+}
+
+fn latency(stats: &[&OperatorStats]) -> Option<Latency> {
+    let mut all: Histogram<u64> = latency_histogram()?;
+    for stats in stats {
+        stats.add_latency_to(&mut all);
+    }
+    let at = |q| Duration::from_micros(all.value_at_quantile(q));
+    (!all.is_empty()).then(|| Latency { p50: at(0.5), p99: at(0.99), max: Duration::from_micros(all.max()) })
+}
+
+/// Hands the job's figures to whatever exporter the program has installed through the `metrics` facade.
+pub(crate) fn export(shared: &Shared) {
+    let job = shared.job.to_string();
+    let snapshot = JobMetrics::of(shared);
+    for o in &snapshot.operators {
+        let labels = [("job", job.clone()), ("operator", o.name.clone())];
+        for (name, value) in [
+            ("tidegate_records_in_total", o.records_in),
+            ("tidegate_records_out_total", o.records_out),
+            ("tidegate_bytes_in_total", o.bytes_in),
+            ("tidegate_bytes_out_total", o.bytes_out),
+            ("tidegate_filtered_total", o.filtered),
+            ("tidegate_late_total", o.late),
+            ("tidegate_skipped_total", o.skipped),
+            ("tidegate_dead_letters_total", o.dead_letters),
+            ("tidegate_far_future_total", o.far_future),
+        ] {
+            metrics::counter!(name, &labels).absolute(value);
+        }
+        let latency = o.latency.unwrap_or_default();
+        for (name, value) in [
+            ("tidegate_records_per_second", Some(o.records_per_second)),
+            ("tidegate_bytes_per_second", Some(o.bytes_per_second)),
+            ("tidegate_capacity_records_per_second", o.capacity_per_second),
+            ("tidegate_busy_ratio", o.busy),
+            ("tidegate_idle_ratio", o.idle),
+            ("tidegate_backpressured_ratio", o.backpressured),
+            ("tidegate_watermark_lag_seconds", o.watermark_lag.map(|l| l.as_secs_f64())),
+            ("tidegate_state_entries", Some(o.state_entries as f64)),
+            ("tidegate_latency_p50_seconds", o.latency.map(|_| latency.p50.as_secs_f64())),
+            ("tidegate_latency_p99_seconds", o.latency.map(|_| latency.p99.as_secs_f64())),
+            ("tidegate_latency_max_seconds", o.latency.map(|_| latency.max.as_secs_f64())),
+        ] {
+            if let Some(value) = value {
+                metrics::gauge!(name, &labels).set(value);
+            }
+        }
+    }
+    let c = &snapshot.checkpoints;
+    let labels = [("job", job)];
+    metrics::counter!("tidegate_checkpoints_completed_total", &labels).absolute(c.completed);
+    metrics::counter!("tidegate_checkpoints_abandoned_total", &labels).absolute(c.abandoned);
+    metrics::gauge!("tidegate_checkpoint_duration_seconds", &labels).set(c.last_duration_ms as f64 / 1000.0);
+    metrics::gauge!("tidegate_checkpoint_bytes", &labels).set(c.last_bytes as f64);
+    let restarts = shared.status.borrow().restarts;
+    metrics::counter!("tidegate_restarts_total", &labels).absolute(restarts);
+}

@@ -1,0 +1,91 @@
+//! A port: where a chain hands batches to others that were instantiated apart from it.
+//!
+//! Shared streams end in one, and operators put late records and dead letters into one. The consumers
+//! connect while the subtask is built, in any order; the port takes them over at its first use.
+use crate::{
+    record::{BATCH, Control, DynOutput},
+    time::Timestamp,
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+use tidegate_checkpoint::error::Result;
+
+type Branches<T> = Vec<Box<dyn DynOutput<T>>>;
+
+/// The producing end, and while building also where consumers connect.
+pub struct SidePort<T> {
+    connecting: Arc<Mutex<Branches<T>>>,
+    branches: Branches<T>,
+    batch: Vec<(T, Timestamp)>,
+}
+
+impl<T> Default for SidePort<T> {
+    fn default() -> Self {
+        Self { connecting: Arc::default(), branches: Vec::new(), batch: Vec::new() }
+    }
+}
+
+impl<T> Clone for SidePort<T> {
+    /// Another handle of the same port, for a consumer to connect to.
+    fn clone(&self) -> Self {
+        Self { connecting: self.connecting.clone(), branches: Vec::new(), batch: Vec::new() }
+    }
+}
+
+impl<T: Clone + Send + 'static> SidePort<T> {
+    /// Connects a consumer.
+    pub(crate) fn connect(&self, branch: Box<dyn DynOutput<T>>) {
+        self.connecting.lock().unwrap_or_else(PoisonError::into_inner).push(branch);
+    }
+
+    /// Takes one record; it is dropped when nobody has connected (the operator has counted it).
+    pub fn record(&mut self, record: T, at: Timestamp) {
+        self.batch.push((record, at));
+        if self.batch.len() >= BATCH {
+            self.hand_on();
+        }
+    }
+
+    fn hand_on(&mut self) {
+        if self.branches.is_empty() {
+            self.branches.append(&mut self.connecting.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        if let Some((last, others)) = self.branches.split_last_mut() {
+            for branch in others {
+                branch.batch(&mut self.batch.clone());
+            }
+            last.batch(&mut self.batch);
+        }
+        self.batch.clear();
+    }
+
+    /// Passes a control on to every consumer, behind what came before it.
+    pub fn control(&mut self, control: Control) {
+        self.hand_on();
+        for branch in &mut self.branches {
+            branch.control(control);
+        }
+    }
+
+    /// Ready when every consumer is. All are polled even when one is not ready: two of them may be waiting
+    /// for each other behind a later union.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.hand_on();
+        let mut ready = Poll::Ready(Ok(()));
+        for branch in &mut self.branches {
+            match branch.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => ready = Poll::Pending,
+            }
+        }
+        ready
+    }
+
+    /// A slice of deferred work of each consumer; true while there is more.
+    pub fn sweep(&mut self) -> bool {
+        self.branches.iter_mut().fold(false, |more, b| b.sweep() | more)
+    }
+}

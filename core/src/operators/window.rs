@@ -1,0 +1,200 @@
+//! Tumbling windows of event time: one table an open window, so that firing costs what fires.
+//!
+//! Flink's semantics. A window `[s, e)` fires when the watermark reaches `e - 1`. A record is late when its
+//! window has fired; within the allowed lateness it still updates the window, which fires again for its
+//! key; after that it goes to the late stream, and is counted. Windows of records that come in time but
+//! behind others' firing are simply new.
+//!
+//! The hard case is determinism: lateness is judged against the watermark *that stood in the stream before
+//! the record*, never against a clock, and the restored watermark is passed before the first record.
+use serde::{Deserialize, Serialize};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::{
+    aggregate::Aggregate,
+    keyed::{KeyedOperator, KeyedSpec},
+    side::SidePort,
+};
+use crate::{
+    metrics::stats::OperatorStats,
+    plan::NodeId,
+    record::{Control, Keyed, Output},
+    runtime::build::Build,
+    state::{hash::Key, keyed::KeyedState, table::Table},
+    time::{MAX, MIN, Timestamp, Window, millis},
+};
+use tidegate_checkpoint::error::Result;
+
+/// Windows of one length, side by side, aligned to 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tumbling {
+    pub(crate) length_ms: i64,
+}
+
+impl Tumbling {
+    /// Windows of this length.
+    pub fn of(length: Duration) -> Self {
+        Self { length_ms: millis(length) }
+    }
+
+    /// The window of a timestamp; `None` at the ends of time.
+    #[inline]
+    pub fn window(&self, at: Timestamp) -> Option<Window> {
+        let start = at.checked_sub(at.rem_euclid(self.length_ms))?;
+        Some(Window { start, end: start.checked_add(self.length_ms)? })
+    }
+}
+
+/// The result of one key in one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Windowed<K, V> {
+    /// The key.
+    pub key: K,
+    /// The window.
+    pub window: Window,
+    /// The result.
+    pub value: V,
+}
+
+/// What a window operator is made of.
+#[derive(Clone, Debug)]
+pub struct WindowSpec<A> {
+    pub(crate) windows: Tumbling,
+    pub(crate) lateness_ms: i64,
+    pub(crate) late: Option<NodeId>,
+    pub(crate) aggregate: A,
+}
+
+impl<K, T, A> KeyedSpec<K, T> for WindowSpec<A>
+where
+    K: Key,
+    T: Clone + Send + 'static,
+    A: Aggregate<T>,
+{
+    type Operator = WindowOperator<T, A>;
+    fn operator(&self, build: &mut Build<'_>, node: NodeId) -> WindowOperator<T, A> {
+        let late = self.late.map(|late| build.port(late));
+        WindowOperator { spec: self.clone(), late, watermark: MIN, stats: build.stats(node), emitted: 0 }
+    }
+}
+
+/// The operator in one subtask.
+pub struct WindowOperator<T, A> {
+    spec: WindowSpec<A>,
+    late: Option<SidePort<T>>,
+    watermark: Timestamp,
+    stats: Arc<OperatorStats>,
+    emitted: u64,
+}
+
+impl<T: Clone + Send + 'static, A: Aggregate<T>> WindowOperator<T, A> {
+    #[cold]
+    fn late(&mut self, record: T, at: Timestamp) {
+        OperatorStats::add(&self.stats.late, 1);
+        if let Some(late) = &mut self.late {
+            late.record(record, at);
+        }
+    }
+}
+
+impl<K, T, A> KeyedOperator<K, T> for WindowOperator<T, A>
+where
+    K: Key,
+    T: Clone + Send + 'static,
+    A: Aggregate<T>,
+{
+    type Value = A::State;
+    type Out = Windowed<K, A::Output>;
+
+    /// Windows that are kept after they have fired must not fire again because the job was restarted.
+    fn opened(&mut self, state: &KeyedState<K, A::State>) {
+        self.watermark = state.watermark().unwrap_or(MIN);
+    }
+
+    fn process<O: Output<Self::Out>>(
+        &mut self,
+        state: &mut KeyedState<K, A::State>,
+        batch: &mut Vec<Keyed<K, T>>,
+        out: &mut O,
+    ) -> Result<()> {
+        let mut window = Window { start: MAX, end: MIN };
+        let (mut table, mut fired) = (0, false);
+        for Keyed { hash, key, record, at } in batch.drain(..) {
+            // The window of the previous record is nearly always this one's too.
+            if at < window.start || at >= window.end {
+                let Some(found) = self.spec.windows.window(at) else {
+                    self.late(record, at);
+                    continue;
+                };
+                if (found.end - 1).saturating_add(self.spec.lateness_ms) <= self.watermark {
+                    self.late(record, at);
+                    continue;
+                }
+                window = found;
+                fired = window.end - 1 <= self.watermark;
+                table = state.table(window.start);
+            }
+            if fired {
+                let value = state.entry(table, hash, key.clone(), || self.spec.aggregate.init())?;
+                self.spec.aggregate.add(value, record);
+                let value = self.spec.aggregate.finish(value);
+                self.emitted += 1;
+                out.record(Windowed { key, window, value }, window.end - 1);
+            } else {
+                let value = state.entry(table, hash, key, || self.spec.aggregate.init())?;
+                self.spec.aggregate.add(value, record);
+            }
+        }
+        Ok(())
+    }
+
+    fn watermark<O: Output<Self::Out>>(
+        &mut self,
+        state: &mut KeyedState<K, A::State>,
+        watermark: Timestamp,
+        out: &mut O,
+    ) -> Result<()> {
+        let before = self.watermark;
+        self.watermark = watermark.max(before);
+        if self.spec.lateness_ms > 0 {
+            state.save_watermark(self.watermark);
+        }
+        let length = self.spec.windows.length_ms;
+        let mut due: Vec<Timestamp> = state.tables().iter().map(Table::namespace).collect();
+        due.retain(|start| start + length - 1 <= watermark);
+        due.sort_unstable();
+        for start in due {
+            let window = Window { start, end: start + length };
+            if window.end - 1 > before {
+                for table in state.tables().iter().filter(|t| t.namespace() == start) {
+                    for (key, value) in table.iter() {
+                        self.emitted += 1;
+                        let value = self.spec.aggregate.finish(value);
+                        out.record(Windowed { key: key.clone(), window, value }, window.end - 1);
+                    }
+                }
+            }
+            if (window.end - 1).saturating_add(self.spec.lateness_ms) <= watermark {
+                state.discard(start);
+            }
+        }
+        self.stats.records_out.store(self.emitted, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn side(&mut self, control: Control) {
+        if let Some(late) = &mut self.late {
+            late.control(control);
+        }
+    }
+    fn poll_side(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.late.as_mut().map_or(Poll::Ready(Ok(())), |late| late.poll_ready(cx))
+    }
+    fn sweep_side(&mut self) -> bool {
+        self.late.as_mut().is_some_and(SidePort::sweep)
+    }
+}

@@ -1,0 +1,59 @@
+//! The plan as people read it: which operators run fused in one task, and where records change hands.
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::graph::{Graph, Node, NodeId, NodeKind};
+
+/// Draws the plan of `graph` at `parallelism`: a block a task, its fused operators in order, its inputs.
+pub fn explain(job: &str, graph: &Graph, parallelism: u32) -> String {
+    let nodes = graph.nodes();
+    let mut task_of = BTreeMap::<NodeId, NodeId>::new();
+    for node in &nodes {
+        let head = is_head(node, parallelism).then_some(node.id);
+        let head = head.or_else(|| node.inputs.first().and_then(|i| task_of.get(i).copied())).unwrap_or(node.id);
+        task_of.insert(node.id, head);
+    }
+    let mut text = format!("job {job} · parallelism {parallelism}\n");
+    let heads: Vec<_> = nodes.iter().filter(|n| task_of[&n.id] == n.id).collect();
+    let number = |head: NodeId| heads.iter().position(|h| h.id == head).map_or(0, |i| i + 1);
+    for head in &heads {
+        let _ = writeln!(text, "task {} × {parallelism}{}", number(head.id), inputs(head, &task_of, number));
+        for node in nodes.iter().filter(|n| task_of[&n.id] == head.id) {
+            let name = node.name.as_ref().map(|n| format!(" {n:?}")).unwrap_or_default();
+            let time = if node.kind == NodeKind::Source && node.event_time { " (event time)" } else { "" };
+            let from = match node.inputs.first() {
+                Some(i) if task_of[i] == head.id && i.0 + 1 != node.id.0 => {
+                    format!("   <- {}", nodes[i.0 as usize].label())
+                }
+                _ => String::new(),
+            };
+            let state = if node.kind == NodeKind::Keyed { state_bound(&node.operator) } else { "" };
+            let _ = writeln!(text, "  {}{name}{time}{state}{from}", node.operator);
+        }
+    }
+    text
+}
+
+fn is_head(node: &Node, parallelism: u32) -> bool {
+    match node.kind {
+        NodeKind::Source | NodeKind::Union => true,
+        NodeKind::Keyed => parallelism > 1,
+        _ => false,
+    }
+}
+
+fn inputs(head: &Node, task_of: &BTreeMap<NodeId, NodeId>, number: impl Fn(NodeId) -> usize) -> String {
+    if head.inputs.is_empty() {
+        return String::new();
+    }
+    let from: Vec<_> = head.inputs.iter().map(|i| format!("task {}", number(task_of[i]))).collect();
+    let how = if head.kind == NodeKind::Keyed { "exchange by key group" } else { "in the same subtask" };
+    format!("   <- {} ({how})", from.join(", "))
+}
+
+fn state_bound(operator: &str) -> &'static str {
+    if operator.starts_with("window") {
+        "   state: bounded by open windows"
+    } else {
+        "   state: one entry a key, for ever"
+    }
+}

@@ -1,0 +1,185 @@
+//! The logical graph: every adaptor writes a node down when it is called, so that mistakes are found and
+//! the plan can be shown before anything runs.
+//!
+//! The typed stream values hold the program; this holds only what can be said without types. Mistakes are
+//! collected, not returned from the adaptors (a builder that returns `Result` at each step is no pleasure),
+//! and come out of `run`, `start` and `explain`.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tidegate_checkpoint::{
+    error::{Error, Result},
+    ids::OperatorId,
+};
+
+use crate::runtime::terminal::{SourceNode, Terminal};
+
+/// A node of the graph, numbered in the order of construction (which is a topological order).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(pub u32);
+
+/// What a node is, as far as the plan needs to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// Reads splits; head of a task.
+    Source,
+    /// Stateless; fused into the task of its input.
+    Stateless,
+    /// Keyed state: behind an exchange when the job is parallel, else fused.
+    Keyed,
+    /// Several inputs; head of a task.
+    Union,
+    /// One stream with several consumers; fused.
+    Shared,
+    /// A side stream of its input (late records, dead letters); fused.
+    Side,
+    /// Writes; end of a task.
+    Sink,
+}
+
+/// A node as it is shown and checked.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its number.
+    pub id: NodeId,
+    /// What it is to the plan.
+    pub kind: NodeKind,
+    /// What the user called: `map`, `window tumbling 1h`.
+    pub operator: String,
+    /// The user's name for it, where it has one.
+    pub name: Option<String>,
+    /// Where its records come from.
+    pub inputs: Vec<NodeId>,
+    /// Whether its records carry event time.
+    pub event_time: bool,
+}
+
+impl Node {
+    /// The name in metrics and errors: the user's, or operator and number.
+    pub fn label(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("{}#{}", self.operator, self.id.0))
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    nodes: Vec<Node>,
+    mistakes: Vec<Error>,
+    terminals: Vec<Arc<dyn Terminal>>,
+    sources: Vec<SourceNode>,
+}
+
+/// A shared handle: every stream of a job holds one.
+#[derive(Clone, Default)]
+pub struct Graph(Arc<Mutex<Inner>>);
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.lock().nodes).finish()
+    }
+}
+
+impl Graph {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a node down; its records carry event time when all its inputs' do.
+    pub fn add(&self, kind: NodeKind, operator: impl Into<String>, name: Option<&str>, inputs: &[NodeId]) -> NodeId {
+        let mut inner = self.lock();
+        let id = NodeId(inner.nodes.len() as u32);
+        let event_time = !inputs.is_empty() && inputs.iter().all(|i| inner.nodes[i.0 as usize].event_time);
+        if let Some(name) = name {
+            if let Err(e) = OperatorId::new(name) {
+                inner.mistakes.push(
+                    e.hint("every source, sink and stateful operator needs a name: it is the identity of its state"),
+                );
+            } else if inner.nodes.iter().any(|n| n.name.as_deref() == Some(name)) {
+                let e = Error::config(format!("two operators are called {name:?}"));
+                inner.mistakes.push(e.hint("give each source, sink and stateful operator a name of its own"));
+            }
+        }
+        let name = name.map(str::to_owned);
+        inner.nodes.push(Node { id, kind, operator: operator.into(), name, inputs: inputs.to_vec(), event_time });
+        id
+    }
+
+    /// Marks a source's records as carrying event time.
+    pub fn set_event_time(&self, node: NodeId) {
+        self.lock().nodes[node.0 as usize].event_time = true;
+    }
+
+    /// Gives a node its finished description.
+    pub fn describe(&self, node: NodeId, operator: impl Into<String>) {
+        self.lock().nodes[node.0 as usize].operator = operator.into();
+    }
+
+    /// Remembers a mistake for the check.
+    pub fn mistake(&self, error: Error) {
+        self.lock().mistakes.push(error);
+    }
+
+    /// Registers the end of a chain (a sink, or the upstream of a shared stream).
+    pub fn terminal(&self, terminal: Arc<dyn Terminal>) {
+        self.lock().terminals.push(terminal);
+    }
+
+    /// Registers a source, for the discovery of its splits.
+    pub(crate) fn source(&self, source: SourceNode) {
+        self.lock().sources.push(source);
+    }
+
+    pub(crate) fn sources(&self) -> Vec<SourceNode> {
+        self.lock().sources.clone()
+    }
+
+    /// A node by number.
+    pub fn node(&self, id: NodeId) -> Node {
+        self.lock().nodes[id.0 as usize].clone()
+    }
+
+    /// All nodes, in topological order.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.lock().nodes.clone()
+    }
+
+    pub(crate) fn terminals(&self) -> Vec<Arc<dyn Terminal>> {
+        self.lock().terminals.clone()
+    }
+
+    /// Names of the nodes of `kind` that lead to a sink.
+    pub fn names(&self, kind: NodeKind) -> BTreeSet<OperatorId> {
+        let nodes = self.nodes();
+        nodes.iter().filter(|n| n.kind == kind).filter_map(|n| OperatorId::new(n.name.clone()?).ok()).collect()
+    }
+
+    /// Everything that can be known to be wrong before the job runs.
+    ///
+    /// # Errors
+    /// The first mistake, with a hint.
+    pub fn check(&self) -> Result<()> {
+        let inner = self.lock();
+        if let Some(mistake) = inner.mistakes.first() {
+            return Err(mistake.clone());
+        }
+        if !inner.nodes.iter().any(|n| n.kind == NodeKind::Source) {
+            return Err(Error::config("the job has no source").hint("begin with job.source(name, ...)"));
+        }
+        let mut consumed = BTreeMap::<NodeId, usize>::new();
+        for node in &inner.nodes {
+            for input in &node.inputs {
+                *consumed.entry(*input).or_default() += 1;
+            }
+        }
+        for node in &inner.nodes {
+            // An unused side stream is fine: its records are counted by the operator they come from.
+            if !consumed.contains_key(&node.id) && !matches!(node.kind, NodeKind::Sink | NodeKind::Side) {
+                return Err(Error::config(format!("nothing takes the records of {}", node.label()))
+                    .hint("every stream must end in .sink(name, ...)"));
+            }
+        }
+        Ok(())
+    }
+}

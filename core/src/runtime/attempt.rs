@@ -1,0 +1,479 @@
+//! One attempt, from its claim to its last barrier: the driver of the coordinator.
+//!
+//! The coordinator decides, this acts: it sends barriers, writes the manifest, commits, publishes,
+//! collects. All I/O of a checkpoint runs beside the event loop and comes back as an event, so that a slow
+//! store delays checkpoints and nothing else.
+//!
+//! An attempt ends in one of four ways: done (the last checkpoint has committed), cancelled, failed (the
+//! first error of any task, or of the protocol), or fenced. In each case its tasks are aborted, which
+//! neither commits nor rolls back anything: what was not committed is swept by the next attempt.
+use futures::{FutureExt, future::BoxFuture};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use tidegate_checkpoint::{
+    commit::{CommitPermit, CommitPoint, StoreCommitPoint},
+    coordinator::{Ack, Command, Config, Coordinator, Event, Participant},
+    error::{Error, Result},
+    ids::{Epoch, OperatorId, Subtask},
+    kill,
+    manifest::{HASH, Manifest},
+    store::CheckpointStore,
+};
+
+use super::{
+    build::{AttemptContext, Build, SourceAssignment, SourceHandle, Wiring},
+    collect,
+    heartbeat::{Beat, Beating},
+    recovery::{self, Start},
+    source_task::SourceControl,
+    supervise::{Request, Shared},
+    terminal::Opened,
+};
+use crate::{
+    env::{Instant, now, sleep, spawn, wall_ms},
+    metrics::stats::StatsRegistry,
+    plan::NodeKind,
+    record::Barrier,
+    state::codec::Codec,
+};
+
+/// What tasks tell the driver.
+#[derive(Debug)]
+pub enum TaskEvent {
+    /// A participant has made its part of an epoch durable.
+    Ack {
+        /// Who.
+        participant: Participant,
+        /// Of which epoch.
+        epoch: Epoch,
+        /// What.
+        ack: Ack,
+    },
+    /// A participant cannot; the attempt goes on.
+    Declined {
+        /// Who.
+        participant: Participant,
+        /// Of which epoch.
+        epoch: Epoch,
+        /// Why.
+        reason: String,
+    },
+    /// All splits of a source's subtask have ended.
+    Exhausted {
+        /// Who.
+        participant: Participant,
+    },
+    /// A task, or the background work of one, has failed.
+    Failed {
+        /// The operator, or the head of the task.
+        label: String,
+        /// Its subtask.
+        subtask: Subtask,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// How an attempt that did not fail has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Its last checkpoint has committed, at the end of the input or after `stop`.
+    Done,
+    /// By `cancel`.
+    Cancelled,
+}
+
+/// What the loop waits for.
+enum Wake {
+    Task(Option<TaskEvent>),
+    Request(Option<Request>),
+    Io(Event),
+    Deadline,
+    Beat,
+    Discover(Result<Vec<(OperatorId, Subtask, crate::connect::Split)>>),
+}
+
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+
+/// Aborts everything it has spawned when it is dropped.
+struct Tasks {
+    set: JoinSet<()>,
+    beats: Vec<(String, Subtask, Arc<Beat>)>,
+    began: Instant,
+}
+
+pub(super) struct Driver<'a> {
+    shared: &'a Shared,
+    store: Arc<CheckpointStore>,
+    commits: Arc<StoreCommitPoint>,
+    start: Start,
+    coordinator: Coordinator,
+    sinks: Arc<BTreeMap<OperatorId, Arc<dyn Opened>>>,
+    sources: Vec<SourceHandle>,
+    tasks: Tasks,
+    events: mpsc::Receiver<TaskEvent>,
+    io: JoinSet<Event>,
+    garbage: Option<crate::env::JoinHandle<()>>,
+    began: Instant,
+    parent: Option<Epoch>,
+    /// Of the manifest in flight: what the sinks have to publish.
+    committables: Arc<BTreeMap<OperatorId, Vec<Value>>>,
+    permit: Option<Arc<CommitPermit>>,
+    manifest_bytes: u64,
+    next_beat: Instant,
+    /// Every split that has been assigned, or had ended.
+    known: Arc<Mutex<BTreeSet<(OperatorId, String)>>>,
+}
+
+impl<'a> Driver<'a> {
+    /// Recovers and builds; nothing runs yet but the sources' and sinks' own opening.
+    pub(super) async fn open(shared: &'a Shared, store: Arc<CheckpointStore>, first_of_run: bool) -> Result<Self> {
+        let settings = &shared.settings;
+        let commits = Arc::new(StoreCommitPoint::new(store.clone()));
+        let start = recovery::begin(&store, &commits, &shared.graph, settings, first_of_run).await?;
+        shared.attempt_began(start.attempt, start.restored.as_ref().map(|m| m.epoch));
+        let sinks = recovery::open_sinks(&shared.graph, &store, &start).await?;
+        let assignments = recovery::assign(&shared.graph.sources(), &start, settings.parallelism).await?;
+        let known = known_splits(&assignments);
+        let (sender, events) = mpsc::channel(1024);
+        let context = Arc::new(AttemptContext {
+            job: store.job().clone(),
+            attempt: start.attempt,
+            parallelism: settings.parallelism,
+            key_groups: settings.key_groups,
+            codec: Codec::by_name(&settings.state.codec),
+            store: store.clone(),
+            backends: shared.backend.clone(),
+            restored: start.restored.clone(),
+            graph: shared.graph.clone(),
+            stats: StatsRegistry::default(),
+            events: sender.clone(),
+            assignments,
+        });
+        shared.metrics_of(context.stats.clone());
+        let mut wiring = Wiring::default();
+        for subtask in (0..settings.parallelism).map(Subtask) {
+            let mut build = Build::new(&context, subtask, &mut wiring);
+            for terminal in shared.graph.terminals() {
+                let opened = terminal.sink().and_then(|s| sinks.get(s));
+                terminal.instantiate(&mut build, opened.map(AsRef::as_ref))?;
+            }
+        }
+        kill::point("recover.built");
+        let began = now();
+        let coordinator = coordinator(shared, &start);
+        let mut tasks = Tasks { set: JoinSet::new(), beats: Vec::new(), began };
+        for task in wiring.tasks {
+            tasks.beats.push((task.label.clone(), task.subtask, task.beat.clone()));
+            tasks.spawn(task.label, task.subtask, Beating::new(task.future, task.beat, began), sender.clone());
+        }
+        let parent = start.restored.as_ref().map(|m| m.epoch);
+        Ok(Self {
+            shared,
+            store,
+            commits,
+            start,
+            coordinator,
+            sinks: Arc::new(sinks),
+            sources: wiring.sources,
+            tasks,
+            events,
+            io: JoinSet::new(),
+            garbage: None,
+            began,
+            parent,
+            committables: Arc::default(),
+            permit: None,
+            manifest_bytes: 0,
+            next_beat: began + BEAT_EVERY,
+            known: Arc::new(Mutex::new(known)),
+        })
+    }
+
+    fn now_ms(&self) -> u64 {
+        now().duration_since(self.began).as_millis() as u64
+    }
+
+    /// Runs until the attempt ends.
+    pub(super) async fn run(mut self, requests: &mut mpsc::Receiver<Request>) -> Result<Ended> {
+        let mut discovery = self.discovery();
+        loop {
+            let wake = self.wait(requests, &mut discovery).await;
+            let event = match wake {
+                Wake::Task(Some(TaskEvent::Ack { participant, epoch, ack })) => {
+                    Event::Acknowledged(participant, epoch, ack)
+                }
+                Wake::Task(Some(TaskEvent::Declined { participant, epoch, reason })) => {
+                    Event::Declined(participant, epoch, reason)
+                }
+                Wake::Task(Some(TaskEvent::Exhausted { participant })) => Event::Exhausted(participant),
+                Wake::Task(Some(TaskEvent::Failed { label, subtask, error })) => {
+                    return Err(error.at(format!("{label} (subtask {subtask})")));
+                }
+                Wake::Task(None) => return Err(Error::internal("all tasks have gone without an error")),
+                Wake::Request(Some(Request::Checkpoint(token))) => Event::Requested { token },
+                Wake::Request(Some(Request::Stop)) => Event::StopRequested,
+                Wake::Request(Some(Request::Cancel) | None) => return Ok(Ended::Cancelled),
+                Wake::Io(event) => event,
+                Wake::Deadline => Event::Tick,
+                Wake::Beat => {
+                    self.check_beats()?;
+                    continue;
+                }
+                Wake::Discover(found) => {
+                    self.assign_new(found?).await;
+                    discovery = self.discovery();
+                    continue;
+                }
+            };
+            let at = self.now_ms();
+            let mut ended = None;
+            for command in self.coordinator.on(event, at) {
+                if let Some(end) = self.act(command).await? {
+                    ended = Some(end);
+                }
+            }
+            if let Some(ended) = ended {
+                if let Some(garbage) = self.garbage.take() {
+                    // It reports its own errors; here it only has to have ended.
+                    let _ = garbage.await;
+                }
+                return Ok(ended);
+            }
+        }
+    }
+
+    async fn wait(&mut self, requests: &mut mpsc::Receiver<Request>, discovery: &mut Discovery) -> Wake {
+        let deadline = self.coordinator.deadline_ms().map(|d| Duration::from_millis(d.saturating_sub(self.now_ms())));
+        tokio::select! {
+            biased;
+            Some(done) = self.io.join_next() => Wake::Io(done.unwrap_or(Event::Tick)),
+            event = self.events.recv() => Wake::Task(event),
+            request = requests.recv() => Wake::Request(request),
+            found = discovery => Wake::Discover(found),
+            () = sleep(deadline.unwrap_or(Duration::from_secs(3600))) => Wake::Deadline,
+            () = sleep(self.next_beat.saturating_duration_since(now())) => Wake::Beat,
+        }
+    }
+
+    async fn act(&mut self, command: Command) -> Result<Option<Ended>> {
+        match command {
+            Command::Trigger { epoch, last } => {
+                kill::point("trigger");
+                self.shared.checkpoint_began(epoch);
+                for source in &self.sources {
+                    // A source task that has gone has failed: its event is on the way.
+                    let _ = source.control.send(SourceControl::Barrier(Barrier { epoch, last })).await;
+                }
+            }
+            Command::WriteManifest { epoch, last, acks } => self.write_manifest(epoch, last, acks),
+            Command::Commit(permit) => {
+                let (commits, permit) = (self.commits.clone(), Arc::new(permit));
+                self.permit = Some(permit.clone());
+                self.io.spawn(async move {
+                    let result = commits.commit(&permit).await;
+                    Event::Committed(permit.epoch(), result)
+                });
+            }
+            Command::Finalise(epoch) => self.finalise(epoch),
+            Command::Completed { epoch, duration_ms, tokens } => {
+                self.parent = Some(epoch);
+                self.shared.checkpoint_completed(epoch, duration_ms, self.manifest_bytes, &tokens);
+                self.collect_garbage();
+            }
+            Command::Abandoned { epoch, reason, tokens } => self.shared.checkpoint_abandoned(epoch, &reason, &tokens),
+            Command::Fail(error) => return Err(error),
+            Command::Done => return Ok(Some(Ended::Done)),
+        }
+        Ok(None)
+    }
+
+    fn write_manifest(&mut self, epoch: Epoch, last: bool, acks: BTreeMap<Participant, Ack>) {
+        let mut manifest = Manifest {
+            job: self.store.job().clone(),
+            lineage: self.start.lineage.clone(),
+            epoch,
+            parent: self.parent,
+            attempt: self.start.attempt,
+            key_groups: self.shared.settings.key_groups,
+            hash: HASH.into(),
+            parallelism: self.shared.settings.parallelism,
+            last,
+            created_ms: wall_ms(),
+            sources: BTreeMap::new(),
+            states: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            counters: BTreeMap::new(),
+        };
+        let sources = self.shared.graph.names(NodeKind::Source);
+        for (Participant { operator, .. }, ack) in acks {
+            if sources.contains(&operator) {
+                manifest.sources.entry(operator.clone()).or_default().extend(ack.splits);
+            }
+            if !ack.states.is_empty() {
+                manifest.states.entry(operator.clone()).or_default().extend(ack.states);
+            }
+            if !ack.committables.is_empty() {
+                manifest.sinks.entry(operator.clone()).or_default().extend(ack.committables);
+            }
+            let counters = manifest.counters.entry(operator).or_default();
+            for (name, count) in ack.counters {
+                *counters.entry(name).or_default() += count;
+            }
+        }
+        self.manifest_bytes = manifest.objects().map(|o| o.bytes).sum();
+        self.committables = Arc::new(manifest.sinks.clone());
+        let store = self.store.clone();
+        self.io.spawn(async move { Event::ManifestWritten(epoch, store.put_manifest(&manifest).await) });
+    }
+
+    fn finalise(&mut self, epoch: Epoch) {
+        let Some(permit) = self.permit.take() else { return };
+        let (sinks, committables) = (self.sinks.clone(), self.committables.clone());
+        self.io.spawn(async move {
+            for (sink, committables) in committables.iter() {
+                if let Some(open) = sinks.get(sink)
+                    && let Err(e) = open.commit(&permit, committables.clone()).await
+                {
+                    return Event::Finalised(epoch, Err(e.at(format!("sink {sink}"))));
+                }
+            }
+            Event::Finalised(epoch, Ok(()))
+        });
+    }
+
+    /// One collection at a time, beside everything else; what it misses the next one gets.
+    fn collect_garbage(&mut self) {
+        if self.garbage.as_ref().is_some_and(|g| !g.is_finished()) {
+            return;
+        }
+        let (store, attempt, retained) =
+            (self.store.clone(), self.start.attempt, self.shared.settings.checkpoint.retained);
+        self.garbage = Some(spawn(async move {
+            if let Err(error) = collect::collect(&store, attempt, retained).await {
+                tracing::warn!(%error, "old checkpoints could not be deleted; the next checkpoint tries again");
+            }
+        }));
+    }
+
+    fn check_beats(&mut self) -> Result<()> {
+        self.next_beat = now() + BEAT_EVERY;
+        let heartbeat = &self.shared.settings.heartbeat;
+        let mut stuck = Vec::new();
+        for (label, subtask, beat) in &self.tasks.beats {
+            let Some(inside) = beat.inside(self.tasks.began).filter(|i| *i >= heartbeat.stuck_after) else { continue };
+            let operators = self.shared.fused(label);
+            let place = format!("subtask {subtask} of {operators}");
+            if heartbeat.fail_after > Duration::ZERO && inside >= heartbeat.fail_after {
+                return Err(Error::user(format!("{place} has been stuck for {} s", inside.as_secs())).hint(
+                    "a function given to one of these operators loops or blocks; it cannot be stopped from outside",
+                ));
+            }
+            stuck.push(format!("{place} has not returned for {} s", inside.as_secs()));
+        }
+        self.shared.stuck(stuck);
+        self.shared.report_progress();
+        Ok(())
+    }
+
+    fn discovery(&self) -> Discovery {
+        let sources: Vec<_> = self.shared.graph.sources().into_iter().filter(|s| s.interval().is_some()).collect();
+        let Some(interval) = sources.iter().filter_map(super::terminal::SourceNode::interval).min() else {
+            return Box::pin(std::future::pending());
+        };
+        let parallelism = self.shared.settings.parallelism;
+        let known = self.known.clone();
+        Box::pin(async move {
+            sleep(interval).await;
+            let mut new = Vec::new();
+            for source in sources {
+                for split in source.discover().await? {
+                    if known
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert((source.name.clone(), split.id.clone()))
+                    {
+                        let owner = Subtask(crc32fast::hash(split.id.as_bytes()) % parallelism);
+                        new.push((source.name.clone(), owner, split));
+                    }
+                }
+            }
+            Ok(new)
+        })
+    }
+
+    async fn assign_new(&mut self, found: Vec<(OperatorId, Subtask, crate::connect::Split)>) {
+        for (source, subtask, split) in found {
+            for handle in self.sources.iter().filter(|h| h.source == source && h.subtask == subtask) {
+                // A source task that has gone has failed: its event is on the way.
+                let _ = handle.control.send(SourceControl::Assign(split.clone())).await;
+            }
+        }
+    }
+}
+
+type Discovery = BoxFuture<'static, Result<Vec<(OperatorId, Subtask, crate::connect::Split)>>>;
+
+fn known_splits(assignments: &BTreeMap<OperatorId, SourceAssignment>) -> BTreeSet<(OperatorId, String)> {
+    let mut known = BTreeSet::new();
+    for (source, assignment) in assignments {
+        let open = assignment.splits.iter().flatten().map(|(split, _)| &split.id);
+        known.extend(open.chain(assignment.finished.keys()).map(|id| (source.clone(), id.clone())));
+    }
+    known
+}
+
+impl Tasks {
+    /// A panic is caught where it happens, and named like any other error of the task.
+    fn spawn(
+        &mut self,
+        label: String,
+        subtask: Subtask,
+        task: impl Future<Output = Result<()>> + Send + 'static,
+        events: mpsc::Sender<TaskEvent>,
+    ) {
+        self.set.spawn(async move {
+            let error = match AssertUnwindSafe(task).catch_unwind().await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(panic) => {
+                    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+                    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+                    Error::user(format!("panicked: {}", text.unwrap_or_else(|| "(no message)".into())))
+                }
+            };
+            let _ = events.send(TaskEvent::Failed { label, subtask, error }).await;
+        });
+    }
+}
+
+fn coordinator(shared: &Shared, start: &Start) -> Coordinator {
+    let settings = &shared.settings.checkpoint;
+    let ms = |d: Duration| d.as_millis() as u64;
+    let config = Config {
+        interval_ms: Some(ms(settings.interval)).filter(|i| *i > 0),
+        timeout_ms: ms(settings.timeout),
+        min_pause_ms: ms(settings.min_pause),
+        tolerated_failures: settings.tolerated_failures,
+        first_epoch: start.next,
+        attempt: start.attempt,
+        lineage: start.lineage.clone(),
+    };
+    let of = |kind| -> BTreeSet<Participant> {
+        let names = shared.graph.names(kind);
+        let subtasks = (0..shared.settings.parallelism).map(Subtask);
+        subtasks
+            .flat_map(|subtask| names.iter().map(move |operator| Participant { operator: operator.clone(), subtask }))
+            .collect()
+    };
+    let sources = of(NodeKind::Source);
+    let all = [sources.clone(), of(NodeKind::Keyed), of(NodeKind::Sink)].into_iter().flatten().collect();
+    Coordinator::new(config, all, sources, 0)
+}

@@ -1,0 +1,496 @@
+//! The task of a source subtask: reads its splits in turn and pushes into the chain behind it.
+//!
+//! One round is: answer the coordinator, let one split fill a batch, wait for the chain. The barrier falls
+//! between two fills, so the splits' positions and what has been pushed are the same cut.
+//!
+//! The hard case is the end. A split that has ended stays in the checkpoint; a subtask whose splits have
+//! all ended says so, and keeps answering barriers. Behind the barrier that the coordinator marks as the
+//! last it reads no more, but still answers, should that checkpoint be abandoned and tried again: so the
+//! final checkpoint is like any other, and every epoch has all its participants. The driver ends the task.
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+use tidegate_checkpoint::{
+    coordinator::Ack,
+    error::{Error, Result},
+    ids::OperatorId,
+    kill,
+};
+
+use super::{
+    build::{Build, SourceHandle, TaskClock},
+    emission::Emission,
+    reporter::Reporter,
+    split_time::{Alignment, SavedTime, SplitTime},
+};
+use crate::{
+    api::{SourceStream, Stamp},
+    connect::{Progress, Source, Split, SplitReader, Undecodable},
+    env::{Instant, now, sleep, wall_ms},
+    metrics::stats::OperatorStats,
+    operators::side::SidePort,
+    plan::NodeId,
+    record::{Barrier, Control, Output},
+    time::{FarFuture, MAX, Timestamp, Watermarks},
+};
+
+/// What becomes of records that cannot be used as they are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Policies {
+    pub skip_undecodable: bool,
+    pub dead_letters: Option<NodeId>,
+    pub far_future: Option<NodeId>,
+}
+
+/// What the driver tells a source task.
+pub(crate) enum SourceControl {
+    /// End the epoch here.
+    Barrier(Barrier),
+    /// Read this split as well.
+    Assign(Split),
+}
+
+/// A split in the checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedSplit {
+    position: Value,
+    time: SavedTime,
+    ended: bool,
+}
+
+struct OpenSplit<R> {
+    id: String,
+    reader: R,
+    time: SplitTime,
+    ended: bool,
+    /// It had nothing at its last fill.
+    waiting: bool,
+    /// Left out of the minimum: it has had nothing for longer than the idle time-out.
+    idle: bool,
+    last_record: Instant,
+}
+
+/// The ports of a source's side streams in one subtask.
+pub(super) struct Ports<T> {
+    pub dead_letters: Option<SidePort<Undecodable>>,
+    pub far_future: Option<SidePort<T>>,
+    pub skip: bool,
+}
+
+struct SourceTask<S: Source, A, O> {
+    source: Arc<S>,
+    stamp: A,
+    out: O,
+    watermarks: Option<Watermarks>,
+    splits: Vec<OpenSplit<S::Reader>>,
+    finished: BTreeMap<String, Value>,
+    discovers: bool,
+    alignment: Option<Arc<Alignment>>,
+    ports: Ports<S::Item>,
+    control: mpsc::Receiver<SourceControl>,
+    reporter: Reporter,
+    stats: Arc<OperatorStats>,
+    clock: TaskClock,
+    next: usize,
+    /// The watermark passed on, and whether `Idle` was passed on since.
+    emitted: Option<Timestamp>,
+    idle: bool,
+    exhausted: bool,
+    /// The last barrier has been passed on.
+    stopped: bool,
+    budget: usize,
+}
+
+/// Records a fill may emit: few at first, so that a slow function behind does not hold up a barrier.
+const BUDGET: std::ops::RangeInclusive<usize> = 64..=16_384;
+/// A turn of the task: after this it lets others run.
+const TURN: Duration = Duration::from_micros(500);
+const FILLS_A_TURN: u32 = 16;
+const MARKER_EVERY: Duration = Duration::from_millis(50);
+
+/// Adds the task of a source to the subtask's build.
+pub(crate) fn task<S, A, O>(stream: &SourceStream<S, A>, build: &mut Build<'_>, out: O) -> Result<()>
+where
+    S: Source,
+    S::Item: Clone,
+    A: Stamp<S::Item>,
+    O: Output<S::Item>,
+{
+    let name = OperatorId::new(&*stream.name)?;
+    let context = build.context().clone();
+    let assignment = context
+        .assignments
+        .get(&name)
+        .ok_or_else(|| Error::internal(format!("source {name} was not assigned its splits")))?;
+    let subtask = build.subtask();
+    let lead = stream.watermarks.as_ref().and_then(|w| w.align_ms);
+    let alignment =
+        lead.map(|lead| assignment.alignment.get_or_init(|| Alignment::new(lead, context.parallelism)).clone());
+    let ports = Ports {
+        dead_letters: stream.policies.dead_letters.map(|n| build.port(n)),
+        far_future: stream.policies.far_future.map(|n| build.port(n)),
+        skip: stream.policies.skip_undecodable,
+    };
+    let (sender, control) = mpsc::channel(16);
+    build.source_handle(SourceHandle { source: name.clone(), subtask, control: sender });
+    let finished = if subtask.0 == 0 { assignment.finished.clone() } else { BTreeMap::new() };
+    let task = SourceTask {
+        source: stream.source.clone(),
+        stamp: stream.stamp.clone(),
+        out,
+        watermarks: stream.watermarks.clone(),
+        splits: Vec::new(),
+        finished,
+        discovers: assignment.discovers,
+        alignment,
+        ports,
+        control,
+        reporter: build.reporter(name),
+        stats: build.stats(stream.node),
+        clock: build.task_clock(stream.node),
+        next: 0,
+        emitted: None,
+        idle: false,
+        exhausted: false,
+        stopped: false,
+        budget: *BUDGET.start(),
+    };
+    let assigned = assignment.splits.get(subtask.0 as usize).cloned().unwrap_or_default();
+    build.task(stream.node, task.run(assigned));
+    Ok(())
+}
+
+impl<S, A, O> SourceTask<S, A, O>
+where
+    S: Source,
+    S::Item: Clone,
+    A: Stamp<S::Item>,
+    O: Output<S::Item>,
+{
+    fn run(mut self, assigned: Vec<(Split, Option<Value>)>) -> BoxFuture<'static, Result<()>> {
+        Box::pin(async move {
+            for (split, saved) in assigned {
+                self.open(split, saved).await?;
+            }
+            self.ready().await?;
+            self.declare();
+            let mut turn = now();
+            let (mut fills, mut marked, mut at) = (0, turn, turn);
+            loop {
+                while let Ok(control) = self.control.try_recv() {
+                    self.take(control).await?;
+                }
+                match self.choose() {
+                    Some(split) => {
+                        let before = at;
+                        self.fill(split)?;
+                        at = self.clock.busy(before);
+                        self.adapt_budget(at.duration_since(before));
+                    }
+                    None => {
+                        self.announce_end();
+                        self.control_all(Control::Flush);
+                        self.ready().await?;
+                        self.wait().await?;
+                        at = self.clock.idle(at);
+                    }
+                }
+                if at.duration_since(marked) >= MARKER_EVERY {
+                    marked = at;
+                    self.control_all(Control::Marker(at));
+                }
+                self.ready().await?;
+                self.out.sweep();
+                fills += 1;
+                if fills >= FILLS_A_TURN || at.duration_since(turn) >= TURN {
+                    at = self.clock.backpressured(at);
+                    tokio::task::yield_now().await;
+                    (fills, turn) = (0, at);
+                }
+            }
+        })
+    }
+
+    async fn open(&mut self, split: Split, saved: Option<Value>) -> Result<()> {
+        let saved: Option<SavedSplit> = saved.map(serde_json::from_value).transpose().map_err(|e| {
+            Error::corrupt(format!("the checkpoint's position of split {} cannot be read", split.id)).caused_by(e)
+        })?;
+        let time = SplitTime::new(self.watermarks.as_ref(), saved.as_ref().map(|s| &s.time));
+        let id = split.id.clone();
+        OperatorStats::add(&self.stats.progress_total, split.length.unwrap_or(0));
+        let reader = self.source.open(split, saved.map(|s| s.position)).await.map_err(|e| e.at(&id))?;
+        self.splits.push(OpenSplit { id, reader, time, ended: false, waiting: false, idle: false, last_record: now() });
+        self.exhausted = false;
+        Ok(())
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        poll_fn(|cx| {
+            let mut ready = self.out.poll_ready(cx)?;
+            if let Some(port) = &mut self.ports.dead_letters {
+                ready = both(ready, port.poll_ready(cx)?);
+            }
+            if let Some(port) = &mut self.ports.far_future {
+                ready = both(ready, port.poll_ready(cx)?);
+            }
+            ready.map(Ok)
+        })
+        .await
+    }
+
+    /// Passes a control to the chain and to the side streams.
+    fn control_all(&mut self, control: Control) {
+        self.out.control(control);
+        if let Some(port) = &mut self.ports.dead_letters {
+            port.control(control);
+        }
+        if let Some(port) = &mut self.ports.far_future {
+            port.control(control);
+        }
+    }
+
+    /// The first control: the restored watermark, before any record.
+    fn declare(&mut self) {
+        let slowest = self.slowest();
+        self.publish_alignment(slowest);
+        match slowest {
+            None if self.discovers => {
+                self.idle = true;
+                self.control_all(Control::Idle);
+            }
+            None => self.emit_watermark(MAX),
+            Some(watermark) => self.emit_watermark(watermark),
+        }
+    }
+
+    /// The minimum over the splits that count; `None` when none does.
+    fn slowest(&self) -> Option<Timestamp> {
+        self.splits.iter().filter(|s| !s.idle && !s.ended).map(|s| s.time.watermark()).min()
+    }
+
+    fn emit_watermark(&mut self, watermark: Timestamp) {
+        let watermark = self.emitted.map_or(watermark, |e| e.max(watermark));
+        (self.emitted, self.idle) = (Some(watermark), false);
+        self.stats.watermark.store(watermark, Relaxed);
+        self.control_all(Control::Watermark(watermark));
+    }
+
+    fn publish_alignment(&self, slowest: Option<Timestamp>) {
+        if let Some(alignment) = &self.alignment {
+            alignment.publish(self.reporter.participant().subtask.0, slowest.unwrap_or(MAX));
+        }
+    }
+
+    /// Passes on what has changed in the splits' time.
+    fn advance(&mut self) {
+        let slowest = self.slowest();
+        self.publish_alignment(slowest);
+        match slowest {
+            Some(w) if self.idle || self.emitted.is_none_or(|e| e < w) => self.emit_watermark(w),
+            Some(_) => {}
+            None if self.all_ended() && !self.discovers => {
+                if self.emitted != Some(MAX) {
+                    self.emit_watermark(MAX);
+                }
+            }
+            None if !self.idle => {
+                self.idle = true;
+                self.control_all(Control::Idle);
+            }
+            None => {}
+        }
+    }
+
+    fn all_ended(&self) -> bool {
+        self.splits.iter().all(|s| s.ended)
+    }
+
+    fn announce_end(&mut self) {
+        if !self.exhausted && self.all_ended() && !self.discovers {
+            self.exhausted = true;
+            self.reporter.exhausted();
+        }
+    }
+
+    /// The next split, in turn, that may be read.
+    fn choose(&mut self) -> Option<usize> {
+        if self.stopped {
+            return None;
+        }
+        let count = self.splits.len();
+        let index = (0..count).map(|k| (self.next + k) % count).find(|i| {
+            let split = &self.splits[*i];
+            !split.ended && !split.waiting && !self.alignment.as_ref().is_some_and(|a| a.holds(split.time.watermark()))
+        })?;
+        self.next = index + 1;
+        Some(index)
+    }
+
+    fn fill(&mut self, index: usize) -> Result<()> {
+        let others = self.splits.iter().enumerate().filter(|(i, s)| *i != index && !s.idle && !s.ended);
+        let others = others.map(|(_, s)| s.time.watermark()).min().unwrap_or(MAX);
+        let guard = self.watermarks.as_ref().and_then(|w| w.future);
+        let limit = guard.map_or((MAX, FarFuture::Count), |(ahead, policy)| (wall_ms().saturating_add(ahead), policy));
+        let split = &mut self.splits[index];
+        let read_before = split.reader.progress().unwrap_or(0);
+        let mut emission = Emission {
+            out: &mut self.out,
+            stamp: &mut self.stamp,
+            time: &mut split.time,
+            ports: &mut self.ports,
+            others,
+            emitted: &mut self.emitted,
+            idle: &mut self.idle,
+            limit,
+            stats: &self.stats,
+            records: 0,
+            fault: None,
+        };
+        let progress = split.reader.fill(self.budget, &mut emission)?;
+        let records = emission.records;
+        if let Some(fault) = emission.fault {
+            return Err(fault.at(&split.id));
+        }
+        OperatorStats::add(&self.stats.records_out, records);
+        OperatorStats::add(&self.stats.progress, split.reader.progress().unwrap_or(0).saturating_sub(read_before));
+        if records > 0 && self.watermarks.is_some() {
+            split.last_record = now();
+            split.idle = false;
+        }
+        match progress {
+            Progress::More => {}
+            Progress::Wait => split.waiting = true,
+            Progress::End => {
+                split.ended = true;
+                split.time.end();
+            }
+        }
+        if self.watermarks.is_some() {
+            if self.splits[index].time.at_batch_end() {
+                self.splits[index].time.advance();
+            }
+            self.advance();
+        } else if progress == Progress::End {
+            self.advance();
+        }
+        Ok(())
+    }
+
+    fn adapt_budget(&mut self, took: Duration) {
+        if took < TURN / 4 {
+            self.budget = (self.budget * 2).min(*BUDGET.end());
+        } else if took > TURN * 2 {
+            self.budget = (self.budget / 2).max(*BUDGET.start());
+        }
+    }
+
+    /// Waits until a split can be read or the coordinator speaks.
+    async fn wait(&mut self) -> Result<()> {
+        let idle_after = self.watermarks.as_ref().and_then(|w| w.idle_after);
+        let alignment = self.alignment.clone();
+        let mut moved = pin!(async {
+            match &alignment {
+                Some(a) => a.moved().await,
+                None => std::future::pending().await,
+            }
+        });
+        let mut timeout = pin!(sleep(idle_after.unwrap_or(Duration::from_secs(3600))));
+        let mut held_check = alignment.is_some();
+        let mut sweeping = true;
+        let control = poll_fn(|cx| {
+            // `None`: the driver has gone; it is about to end this task.
+            if let Poll::Ready(Some(control)) = self.control.poll_recv(cx) {
+                return Poll::Ready(Ok(Some(control)));
+            }
+            for split in self.splits.iter_mut().filter(|s| s.waiting && !self.stopped) {
+                if let Poll::Ready(ready) = split.reader.poll_ready(cx) {
+                    split.waiting = false;
+                    return Poll::Ready(ready.map_err(|e| e.at(&split.id)).map(|()| None));
+                }
+            }
+            if moved.as_mut().poll(cx).is_ready() || timeout.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(None));
+            }
+            // The notification is registered now: look once more, a move may have come just before it.
+            if std::mem::take(&mut held_check) && self.choose().is_some() {
+                return Poll::Ready(Ok(None));
+            }
+            if sweeping {
+                sweeping = self.out.sweep();
+                // Its snapshot, or its output, may have to be driven on.
+                let _ = self.out.poll_ready(cx)?;
+                if sweeping {
+                    cx.waker().wake_by_ref();
+                }
+            }
+            Poll::Pending
+        })
+        .await?;
+        if let Some(idle_after) = idle_after {
+            let at = now();
+            for split in &mut self.splits {
+                split.idle |= split.waiting && at.duration_since(split.last_record) >= idle_after;
+            }
+            self.advance();
+        }
+        match control {
+            Some(control) => self.take(control).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Does what the coordinator says.
+    async fn take(&mut self, control: SourceControl) -> Result<()> {
+        match control {
+            SourceControl::Assign(split) => {
+                self.open(split, None).await?;
+                self.advance();
+                Ok(())
+            }
+            SourceControl::Barrier(barrier) => {
+                kill::point("source.barrier");
+                let ack = self.positions()?;
+                self.reporter.ack(barrier.epoch, true, Box::pin(futures::future::ready(Ok(ack))));
+                self.control_all(Control::Barrier(barrier));
+                self.stopped |= barrier.last;
+                self.ready().await
+            }
+        }
+    }
+
+    fn positions(&self) -> Result<Ack> {
+        let mut splits = self.finished.clone();
+        for split in &self.splits {
+            let saved = SavedSplit { position: split.reader.position(), time: split.time.save(), ended: split.ended };
+            let saved = serde_json::to_value(saved)
+                .map_err(|e| Error::internal(format!("the position of {} cannot be written", split.id)).caused_by(e))?;
+            splits.insert(split.id.clone(), saved);
+        }
+        let count = |c: &std::sync::atomic::AtomicU64| c.load(Relaxed);
+        let counters = BTreeMap::from([
+            ("records".to_owned(), count(&self.stats.records_out)),
+            ("skipped".to_owned(), count(&self.stats.skipped)),
+            ("dead-letters".to_owned(), count(&self.stats.dead_letters)),
+        ]);
+        Ok(Ack { splits, counters, ..Ack::default() })
+    }
+}
+
+fn both(a: Poll<()>, b: Poll<()>) -> Poll<()> {
+    if a.is_ready() { b } else { a }
+}
+
+/// Whether a split in the checkpoint had ended.
+pub(super) fn has_ended(saved: &Value) -> bool {
+    saved.get("ended").and_then(Value::as_bool).unwrap_or(false)
+}

@@ -1,0 +1,239 @@
+//! The life of a job: attempt after attempt, until one ends without failing or no more are granted.
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use tidegate_checkpoint::{
+    error::{Error, Result},
+    ids::{Attempt, Epoch, JobId},
+    store::CheckpointStore,
+};
+
+use super::{
+    attempt::{Driver, Ended},
+    restart::Restarts,
+};
+use crate::{
+    api::handle::{AttemptReport, CheckpointReport, JobState, JobStatus},
+    env::{Instant, now, sleep, wall_ms},
+    metrics::{report::Reporting, snapshot::CheckpointMetrics, stats::StatsRegistry},
+    plan::{Graph, NodeKind},
+    settings::Settings,
+    state::backend::StateBackendFactory,
+};
+
+/// What a handle asks of the driver.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Make a checkpoint now; the token finds who waits for it.
+    Checkpoint(u64),
+    /// Make a last checkpoint and end.
+    Stop,
+    /// End at once.
+    Cancel,
+}
+
+/// Reports of failed attempts that are kept.
+const REPORTS_MAX: usize = 100;
+
+/// What the driver and the handles of a job share.
+pub(crate) struct Shared {
+    pub job: JobId,
+    pub graph: Graph,
+    pub settings: Settings,
+    pub backend: Arc<dyn StateBackendFactory>,
+    pub began: Instant,
+    pub status: watch::Sender<JobStatus>,
+    live: Mutex<Live>,
+    reporting: Reporting,
+}
+
+#[derive(Default)]
+struct Live {
+    stats: StatsRegistry,
+    checkpoints: CheckpointMetrics,
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Epoch>>>,
+    next_token: u64,
+    completed_in_attempt: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(job: JobId, graph: Graph, settings: Settings, backend: Arc<dyn StateBackendFactory>) -> Self {
+        let reporting = Reporting::new(&settings.report);
+        let (status, _) = watch::channel(JobStatus::default());
+        Self { job, graph, settings, backend, began: now(), status, live: Mutex::default(), reporting }
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn attempt_began(&self, attempt: Attempt, restored: Option<Epoch>) {
+        self.live().completed_in_attempt = false;
+        tracing::info!(job = %self.job, %attempt, restored = restored.map(|e| e.0), "attempt begins");
+        self.status.send_modify(|s| {
+            (s.state, s.attempt, s.restored) = (JobState::Running, attempt.0, restored.map(|e| e.0));
+        });
+    }
+
+    pub(super) fn metrics_of(&self, stats: StatsRegistry) {
+        self.live().stats = stats;
+    }
+
+    pub(crate) fn stats(&self) -> (StatsRegistry, CheckpointMetrics) {
+        let live = self.live();
+        (live.stats.clone(), live.checkpoints.clone())
+    }
+
+    pub(super) fn checkpoint_began(&self, epoch: Epoch) {
+        tracing::debug!(job = %self.job, %epoch, "checkpoint begins");
+    }
+
+    pub(super) fn checkpoint_completed(&self, epoch: Epoch, duration_ms: u64, bytes: u64, tokens: &[u64]) {
+        let mut live = self.live();
+        live.completed_in_attempt = true;
+        live.checkpoints.completed(duration_ms, bytes);
+        for token in tokens {
+            if let Some(waiting) = live.waiting.remove(token) {
+                // Nobody waiting any more is fine.
+                let _ = waiting.send(Ok(epoch));
+            }
+        }
+        drop(live);
+        let report = CheckpointReport { epoch: epoch.0, duration_ms, bytes };
+        self.reporting.checkpoint(self, &report);
+        self.status.send_modify(|s| s.last_checkpoint = Some(report));
+    }
+
+    pub(super) fn checkpoint_abandoned(&self, epoch: Epoch, reason: &str, tokens: &[u64]) {
+        tracing::warn!(job = %self.job, %epoch, reason, "checkpoint abandoned; the job goes on");
+        let mut live = self.live();
+        live.checkpoints.abandoned += 1;
+        for token in tokens {
+            if let Some(waiting) = live.waiting.remove(token) {
+                let _ = waiting.send(Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
+            }
+        }
+        drop(live);
+        self.reporting.abandoned(epoch, reason);
+        self.status.send_modify(|s| s.last_abandoned = Some(format!("checkpoint {epoch}: {reason}")));
+    }
+
+    /// Registers somebody who waits for a checkpoint.
+    pub(crate) fn wait_for_checkpoint(&self) -> (u64, oneshot::Receiver<Result<Epoch>>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut live = self.live();
+        live.next_token += 1;
+        let token = live.next_token;
+        live.waiting.insert(token, sender);
+        (token, receiver)
+    }
+
+    pub(super) fn stuck(&self, stuck: Vec<String>) {
+        self.status.send_if_modified(|s| {
+            for place in stuck.iter().filter(|p| s.stuck.len() < stuck.len() || !s.stuck.contains(p)) {
+                tracing::warn!(job = %self.job, place, "a subtask is stuck in user code");
+            }
+            let changed = s.stuck != stuck;
+            s.stuck = stuck;
+            changed
+        });
+    }
+
+    pub(super) fn report_progress(&self) {
+        self.reporting.progress(self);
+        crate::metrics::snapshot::export(self);
+    }
+
+    /// The operators that run in the task which begins at `head`, as a person would name them.
+    pub(super) fn fused(&self, head: &str) -> String {
+        let nodes = self.graph.nodes();
+        let parallel = self.settings.parallelism > 1;
+        let is_head = |kind: NodeKind| {
+            matches!(kind, NodeKind::Source | NodeKind::Union) || (parallel && kind == NodeKind::Keyed)
+        };
+        let mut inside: Vec<&crate::plan::Node> = nodes.iter().filter(|n| n.label() == head).collect();
+        for node in &nodes {
+            if !is_head(node.kind) && node.inputs.iter().any(|i| inside.iter().any(|n| n.id == *i)) {
+                inside.push(node);
+            }
+        }
+        let labels: Vec<_> = inside.iter().map(|n| n.label()).collect();
+        format!("[{}]", labels.join(" -> "))
+    }
+}
+
+/// Runs the job to its end.
+pub(crate) async fn supervise(
+    shared: Arc<Shared>,
+    store: Arc<CheckpointStore>,
+    mut requests: mpsc::Receiver<Request>,
+) -> Result<()> {
+    let seed = wall_ms() as u64 ^ u64::from(std::process::id());
+    let mut restarts = Restarts::new(shared.settings.restart.clone(), seed);
+    let mut first = true;
+    let result = loop {
+        let outcome = match Driver::open(&shared, store.clone(), first).await {
+            Ok(driver) => {
+                first = false;
+                driver.run(&mut requests).await
+            }
+            Err(error) => Err(error),
+        };
+        let error = match outcome {
+            Ok(Ended::Done) => break Ok(JobState::Finished),
+            Ok(Ended::Cancelled) => break Ok(JobState::Cancelled),
+            Err(error) => error,
+        };
+        if shared.live().completed_in_attempt {
+            restarts.healthy();
+        }
+        // What cannot even begin in this run is the user's to mend, unless it may pass.
+        let delay = restarts.after(&error, now());
+        shared.attempt_failed(&error);
+        let Some(delay) = delay else { break Err(error) };
+        tracing::warn!(job = %shared.job, %error, ?delay, "attempt failed; restarting");
+        shared.status.send_modify(|s| s.state = JobState::Restarting);
+        tokio::select! {
+            biased;
+            request = requests.recv() => match request {
+                Some(Request::Checkpoint(token)) => shared.checkpoint_refused(token),
+                Some(Request::Stop) => break Err(error.hint("the job was stopped while it waited to restart")),
+                Some(Request::Cancel) | None => break Ok(JobState::Cancelled),
+            },
+            () = sleep(delay) => {}
+        }
+    };
+    shared.reporting.finished(&shared);
+    crate::metrics::snapshot::export(&shared);
+    let state = match &result {
+        Ok(state) => *state,
+        Err(_) => JobState::Failed,
+    };
+    shared.live().waiting.clear();
+    shared.status.send_modify(|s| (s.state, s.failure) = (state, result.as_ref().err().map(ToString::to_string)));
+    result.map(drop)
+}
+
+impl Shared {
+    fn attempt_failed(&self, error: &Error) {
+        let report = |attempt| AttemptReport { attempt, cause: error.to_string(), kind: error.kind() };
+        self.status.send_modify(|s| {
+            let mut failures: VecDeque<_> = std::mem::take(&mut s.failures).into();
+            failures.push_back(report(s.attempt));
+            if failures.len() > REPORTS_MAX {
+                failures.pop_front();
+            }
+            s.restarts += 1;
+            s.failures = failures.into();
+        });
+    }
+
+    fn checkpoint_refused(&self, token: u64) {
+        if let Some(waiting) = self.live().waiting.remove(&token) {
+            let _ = waiting.send(Err(Error::unavailable("the job is restarting")));
+        }
+    }
+}

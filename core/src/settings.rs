@@ -1,0 +1,383 @@
+//! Settings are data: from code, from a TOML file, from the environment, later ones winning.
+//!
+//! A misspelt key must never be ignored: every key is checked against the schema, which is the serialised
+//! default of [`Settings`] itself, and an unknown one is an error with the nearest right name.
+use serde::{Deserialize, Serialize};
+use std::{path::Path, time::Duration};
+use toml::{Table, Value};
+
+use tidegate_checkpoint::error::{Error, Result};
+
+/// Everything about a job that is not its program.
+///
+/// ```
+/// use tidegate_core::Settings;
+/// let settings = Settings::from_toml("parallelism = 2\n[checkpoint]\ninterval = \"5s\"")?;
+/// assert_eq!(settings.parallelism, 2);
+/// let error = Settings::from_toml("[checkpoint]\nintervall = \"5s\"").unwrap_err();
+/// assert!(error.to_string().contains("did you mean checkpoint.interval?"));
+/// # Ok::<(), tidegate_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// Subtasks of every operator.
+    pub parallelism: u32,
+    /// Key groups: the most subtasks the job's keyed state can ever be spread over. A power of two, fixed
+    /// at the job's first checkpoint.
+    pub key_groups: u16,
+    /// `[checkpoint]`
+    pub checkpoint: CheckpointSettings,
+    /// `[state]`
+    pub state: StateSettings,
+    /// `[restart]`
+    pub restart: RestartSettings,
+    /// `[heartbeat]`
+    pub heartbeat: HeartbeatSettings,
+    /// `[report]`
+    pub report: ReportSettings,
+}
+
+/// When and where checkpoints are made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// A directory or URL: `file:///var/lib/job`, `s3://bucket/job`; `memory:` keeps them in the process.
+    pub store: String,
+    /// Time from one checkpoint's start to the next; `"0s"`: only the final one and those asked for.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// At least this long between the end of one and the start of the next.
+    #[serde(with = "duration")]
+    pub min_pause: Duration,
+    /// A checkpoint that takes longer is abandoned, and the job goes on.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// Committed checkpoints that are kept.
+    pub retained: usize,
+    /// Abandoned checkpoints in a row after which the attempt fails; 0: never.
+    pub tolerated_failures: u32,
+    /// Start from this epoch instead of the latest committed one; 0: the latest.
+    pub from: u64,
+    /// Start from nothing although manifests without a commit record are there.
+    pub allow_fresh_start: bool,
+}
+
+/// Where keyed state lives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StateSettings {
+    /// The backend's name.
+    pub backend: String,
+    /// How values are stored: `named` (self-describing, fields may come and go) or `compact`.
+    pub codec: String,
+}
+
+/// What happens when an attempt fails.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RestartSettings {
+    /// How restarts are granted.
+    pub strategy: RestartStrategy,
+    /// The delay before a restart; the first one of `exponential`.
+    #[serde(with = "duration")]
+    pub delay: Duration,
+    /// The longest delay of `exponential`.
+    #[serde(with = "duration")]
+    pub max_delay: Duration,
+    /// Restarts that are granted: in all (`fixed-delay`), in a row without a checkpoint between
+    /// (`exponential`), or within `window` (`failure-rate`).
+    pub max_restarts: u32,
+    /// The window of `failure-rate`.
+    #[serde(with = "duration")]
+    pub window: Duration,
+}
+
+/// How restarts are granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartStrategy {
+    /// The first failure fails the job.
+    None,
+    /// After a fixed delay.
+    FixedDelay,
+    /// After a delay that doubles, with jitter, and starts again after a completed checkpoint.
+    Exponential,
+    /// After a fixed delay, unless there were too many within a window.
+    FailureRate,
+}
+
+/// How a subtask that is stuck in user code is found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct HeartbeatSettings {
+    /// A subtask that has not returned to the engine for this long is reported as stuck.
+    #[serde(with = "duration")]
+    pub stuck_after: Duration,
+    /// One that has not for this long fails the attempt; `"0s"`: never.
+    #[serde(with = "duration")]
+    pub fail_after: Duration,
+}
+
+/// What a job prints on standard error while it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ReportSettings {
+    /// One line a checkpoint.
+    pub checkpoints: bool,
+    /// A progress bar, where standard error is a terminal and a source is bounded.
+    pub progress: bool,
+    /// The closing table.
+    pub summary: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            parallelism: 1,
+            key_groups: 128,
+            checkpoint: CheckpointSettings::default(),
+            state: StateSettings { backend: "memory".into(), codec: "named".into() },
+            restart: RestartSettings::default(),
+            heartbeat: HeartbeatSettings { stuck_after: Duration::from_secs(10), fail_after: Duration::ZERO },
+            report: ReportSettings { checkpoints: false, progress: false, summary: false },
+        }
+    }
+}
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self {
+            store: "memory:".into(),
+            interval: Duration::from_secs(10),
+            min_pause: Duration::ZERO,
+            timeout: Duration::from_secs(600),
+            retained: 3,
+            tolerated_failures: 0,
+            from: 0,
+            allow_fresh_start: false,
+        }
+    }
+}
+impl Default for StateSettings {
+    fn default() -> Self {
+        Settings::default().state
+    }
+}
+impl Default for RestartSettings {
+    fn default() -> Self {
+        Self {
+            strategy: RestartStrategy::Exponential,
+            delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(60),
+            max_restarts: 10,
+            window: Duration::from_secs(300),
+        }
+    }
+}
+impl Default for HeartbeatSettings {
+    fn default() -> Self {
+        Settings::default().heartbeat
+    }
+}
+impl Default for ReportSettings {
+    fn default() -> Self {
+        Settings::default().report
+    }
+}
+
+impl Settings {
+    /// Reads a job file.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](tidegate_checkpoint::error::Kind): unreadable, not TOML, an unknown key, a value
+    /// of the wrong type.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::config(format!("cannot read the job file {}", path.display())).caused_by(e).hint("check the path")
+        })?;
+        Self::from_toml(&text).map_err(|e| e.at(path.display()))
+    }
+
+    /// Reads settings from TOML; what is not named keeps its default.
+    ///
+    /// # Errors
+    /// As [`Settings::from_file`].
+    pub fn from_toml(text: &str) -> Result<Self> {
+        Self::default().merged(parse(text)?)
+    }
+
+    /// Overrides from the environment: `TIDEGATE_CHECKPOINT__INTERVAL=5s` for `checkpoint.interval`, with
+    /// `__` for the dot and `_` for the dash.
+    ///
+    /// # Errors
+    /// As [`Settings::from_file`]: a misspelt variable is an error as well.
+    pub fn with_env(self) -> Result<Self> {
+        self.with_vars(std::env::vars())
+    }
+
+    fn with_vars(self, vars: impl Iterator<Item = (String, String)>) -> Result<Self> {
+        let mut overlay = Table::new();
+        for (name, text) in vars {
+            // Variables of the crash-test kit share the prefix and are no settings.
+            let Some(path) =
+                name.strip_prefix("TIDEGATE_").filter(|p| !p.starts_with("KILL_") && !p.starts_with("TEST_"))
+            else {
+                continue;
+            };
+            let path: Vec<String> = path.split("__").map(|p| p.to_lowercase().replace('_', "-")).collect();
+            let value = text.parse::<i64>().map(Value::Integer).or_else(|_| text.parse::<bool>().map(Value::Boolean));
+            let mut table = &mut overlay;
+            for part in &path[..path.len() - 1] {
+                let inner = table.entry(part.clone()).or_insert_with(|| Value::Table(Table::new()));
+                let Value::Table(inner) = inner else {
+                    return Err(Error::config(format!("the environment variable {name} contradicts another one")));
+                };
+                table = inner;
+            }
+            table.insert(path[path.len() - 1].clone(), value.unwrap_or(Value::String(text)));
+        }
+        self.merged(overlay).map_err(|e| e.at("environment"))
+    }
+
+    fn merged(self, overlay: Table) -> Result<Self> {
+        let internal = |e: toml::ser::Error| Error::internal("settings do not serialise").caused_by(e);
+        let mut base = Table::try_from(&self).map_err(internal)?;
+        let schema = Table::try_from(Self::default()).map_err(internal)?;
+        check_keys(&overlay, &schema, "")?;
+        merge(&mut base, overlay);
+        let settings: Self = Value::Table(base).try_into().map_err(|e: toml::de::Error| {
+            Error::config(e.message().to_owned()).hint("see the documentation of Settings")
+        })?;
+        settings.checked()
+    }
+
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](tidegate_checkpoint::error::Kind) with the setting's name.
+    pub fn checked(self) -> Result<Self> {
+        let groups = u32::from(self.key_groups);
+        if self.parallelism == 0 || self.parallelism > groups {
+            return Err(Error::config(format!("parallelism = {} is not in 1..={groups}", self.parallelism))
+                .hint("at most one subtask a key group: raise key-groups (before the first checkpoint)"));
+        }
+        if !self.key_groups.is_power_of_two() {
+            return Err(
+                Error::config(format!("key-groups = {groups} is not a power of two")).hint("128 suits most jobs")
+            );
+        }
+        if self.checkpoint.retained == 0 {
+            return Err(Error::config("checkpoint.retained = 0: there must be one to come back to"));
+        }
+        if !matches!(self.state.codec.as_str(), "named" | "compact") {
+            return Err(Error::config(format!("state.codec = {:?} is not known", self.state.codec))
+                .hint("use \"named\" or \"compact\""));
+        }
+        Ok(self)
+    }
+}
+
+fn parse(text: &str) -> Result<Table> {
+    text.parse::<Table>().map_err(|e| Error::config("the job file is not TOML").caused_by(e))
+}
+
+fn merge(base: &mut Table, overlay: Table) {
+    for (key, value) in overlay {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(more)) => merge(inner, more),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Every key of `given` must be in `schema`; an unknown one is reported with the nearest right name.
+fn check_keys(given: &Table, schema: &Table, prefix: &str) -> Result<()> {
+    for (key, value) in given {
+        match (schema.get(key), value) {
+            (Some(Value::Table(inner)), Value::Table(given)) => check_keys(given, inner, &format!("{prefix}{key}."))?,
+            (Some(Value::Table(_)), _) => {
+                return Err(Error::config(format!("{prefix}{key} is a section, not a value"))
+                    .hint(format!("write [{prefix}{key}] and its settings below it")));
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                let nearest = names(schema, prefix)
+                    .into_iter()
+                    .max_by(|a, b| closeness(a, prefix, key).total_cmp(&closeness(b, prefix, key)));
+                let error = Error::config(format!("unknown setting {prefix}{key}"));
+                return Err(match nearest {
+                    Some(name) => error.hint(format!("did you mean {name}?")),
+                    None => error,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn names(schema: &Table, prefix: &str) -> Vec<String> {
+    schema.keys().map(|k| format!("{prefix}{k}")).collect()
+}
+
+fn closeness(candidate: &str, prefix: &str, key: &str) -> f64 {
+    strsim::jaro_winkler(candidate, &format!("{prefix}{key}"))
+}
+
+/// Durations are written as people write them: `"500ms"`, `"10s"`, `"2h"`.
+mod duration {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::time::Duration;
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&humantime::format_duration(*duration).to_string())
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|e| {
+            D::Error::custom(format!("{text:?} is not a duration ({e}): write \"500ms\", \"10s\" or \"2h\""))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_section_and_a_misspelt_key_name_the_nearest_right_one() {
+        let e = Settings::from_toml("[chekpoint]\ninterval = \"1s\"").unwrap_err().to_string();
+        assert!(e.contains("unknown setting chekpoint") && e.contains("did you mean checkpoint?"), "{e}");
+        let e = Settings::from_toml("paralelism = 2").unwrap_err().to_string();
+        assert!(e.contains("did you mean parallelism?"), "{e}");
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_its_typos_are_errors_too() {
+        let vars = |k: &str, v: &str| vec![(k.to_owned(), v.to_owned())].into_iter();
+        let file = Settings::from_toml("parallelism = 2\n[checkpoint]\ninterval = \"1m\"").unwrap();
+        let s = file.clone().with_vars(vars("TIDEGATE_CHECKPOINT__MIN_PAUSE", "250ms")).unwrap();
+        assert_eq!((s.parallelism, s.checkpoint.min_pause), (2, Duration::from_millis(250)));
+        assert_eq!(file.clone().with_vars(vars("TIDEGATE_PARALLELISM", "4")).unwrap().parallelism, 4);
+        let e = file.with_vars(vars("TIDEGATE_PARALELISM", "4")).unwrap_err().to_string();
+        assert!(e.contains("did you mean parallelism?"), "{e}");
+    }
+
+    #[test]
+    fn a_wrong_type_a_bad_duration_and_an_impossible_number_are_errors() {
+        for text in [
+            "parallelism = \"two\"",
+            "[checkpoint]\ninterval = \"soon\"",
+            "parallelism = 0",
+            "key-groups = 100",
+            "checkpoint = 3",
+            "[checkpoint]\nretained = 0",
+            "not toml at all",
+            "[state]\ncodec = \"bincode\"",
+        ] {
+            assert!(Settings::from_toml(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The keyed state of one operator in one subtask: its tables, its backend, and its snapshots.
+//!
+//! ```text
+//! Idle -freeze-> Sweeping -all captured-> Sealing (in the background) -durable-> Idle
+//! ```
+//! `freeze` is the barrier and costs nothing that grows with the state. While sweeping, the operator goes
+//! on: whoever changes a sub-shard captures it first. A barrier that comes before the last snapshot is
+//! durable is declined, so that at most one snapshot is ever held in memory; the checkpoint is abandoned
+//! and the next one works.
+//!
+//! The hard case is a snapshot that cannot be made durable. What it wrote cannot be referred to by the
+//! next, so every table forgets what it has stored and the next snapshot is a full one.
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering::SeqCst},
+};
+
+use tidegate_checkpoint::{
+    error::{Error, Result},
+    ids::{Epoch, KeyGroupRange},
+    kill,
+    manifest::StateHandle,
+};
+
+use super::{
+    backend::{Residency, StateBackend, WriteBatch},
+    codec::Codec,
+    hash::{Key, hash_key, key_group},
+    table::{Capture, Table, Value, is_watermark_key, namespace_of, watermark_key},
+};
+
+/// Bytes captured before they are handed to the backend.
+const HAND_OVER: usize = 1 << 20;
+/// Pairs a page of a restore.
+const PAGE: usize = 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Sweeping(Epoch),
+    Sealing,
+}
+
+/// What a slice of sweeping has come to.
+pub enum Swept {
+    /// No snapshot is being swept.
+    Idle,
+    /// There is more to do.
+    More,
+    /// All is captured: this makes it durable. To be run in the background.
+    Sealed(Epoch, BoxFuture<'static, Result<StateHandle>>),
+}
+
+const PENDING: u8 = 0;
+const DURABLE: u8 = 1;
+const FAILED: u8 = 2;
+
+/// See the module.
+pub struct KeyedState<K, V> {
+    tables: Vec<Table<K, V>>,
+    /// Discarded while a snapshot still has to capture them.
+    retired: Vec<Table<K, V>>,
+    backend: Box<dyn StateBackend>,
+    capture: Capture,
+    phase: Phase,
+    outcome: Arc<AtomicU8>,
+    depth_min: u8,
+    key_groups: u16,
+    range: KeyGroupRange,
+    generation: u32,
+    recent: usize,
+    operator: String,
+    watermark: Option<i64>,
+}
+
+impl<K: Key, V: Value> KeyedState<K, V> {
+    /// Over an open backend; `restore` reads what is in it.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](tidegate_checkpoint::error::Kind): a cached backend, which needs the cache layer.
+    pub fn new(
+        operator: &str,
+        backend: Box<dyn StateBackend>,
+        codec: Codec,
+        key_groups: u16,
+        range: KeyGroupRange,
+    ) -> Result<Self> {
+        if backend.residency() != Residency::Resident {
+            return Err(Error::config(format!(
+                "operator {operator}: this backend caches entries, which this version cannot do"
+            ))
+            .hint("use state.backend = \"memory\""));
+        }
+        let batch = WriteBatch::default();
+        Ok(Self {
+            tables: Vec::new(),
+            retired: Vec::new(),
+            backend,
+            capture: Capture { codec, batch, obsolete: Vec::new(), active: false, entries: 0 },
+            phase: Phase::Idle,
+            outcome: Arc::default(),
+            depth_min: key_groups.trailing_zeros() as u8,
+            key_groups,
+            range,
+            generation: 0,
+            recent: 0,
+            operator: operator.to_owned(),
+            watermark: None,
+        })
+    }
+
+    /// Reads the restored blocks into the tables, keeping the entries of the subtask's key groups.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](tidegate_checkpoint::error::Kind) when a block cannot be read.
+    pub async fn restore(&mut self) -> Result<()> {
+        let mut start = Bytes::copy_from_slice(&self.range.start.to_be_bytes());
+        let end = Some(Bytes::copy_from_slice(&self.range.end.to_be_bytes()));
+        loop {
+            let page = self.backend.scan(start.clone(), end.clone(), PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            start = [last.as_ref(), &[0]].concat().into();
+            for (key, block) in &page {
+                self.restore_block(key, block).map_err(|e| e.at(format!("state of operator {}", self.operator)))?;
+            }
+        }
+    }
+
+    fn restore_block(&mut self, key: &[u8], block: &[u8]) -> Result<()> {
+        let damaged = || Error::corrupt("a block of state is not one of ours");
+        if is_watermark_key(key) {
+            let saved = i64::from_le_bytes(block.try_into().map_err(|_| damaged())?);
+            self.watermark = Some(self.watermark.map_or(saved, |w| w.min(saved)));
+            return Ok(());
+        }
+        let namespace = namespace_of(key).ok_or_else(damaged)?;
+        let (codec, rest) = block.split_first().ok_or_else(damaged)?;
+        let codec = Codec::by_id(*codec).ok_or_else(damaged)?;
+        let (count, mut rest) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let table = self.table(namespace);
+        for _ in 0..u32::from_le_bytes(*count) {
+            let key: K = codec.decode(&mut rest)?;
+            let value: V = codec.decode(&mut rest)?;
+            let hash = hash_key(&key);
+            if self.range.contains(key_group(hash, self.key_groups)) {
+                self.tables[table].entry(hash, key, || value, &mut self.capture)?;
+            }
+        }
+        if rest.is_empty() { Ok(()) } else { Err(damaged()) }
+    }
+
+    /// The table of a namespace, made if there is none. The index is good until a table is discarded.
+    #[inline]
+    pub fn table(&mut self, namespace: i64) -> usize {
+        match self.tables.get(self.recent) {
+            Some(table) if table.namespace() == namespace => self.recent,
+            _ => self.find_table(namespace),
+        }
+    }
+
+    #[cold]
+    fn find_table(&mut self, namespace: i64) -> usize {
+        self.recent = self.tables.iter().position(|t| t.namespace() == namespace).unwrap_or_else(|| {
+            self.tables.push(Table::new(namespace, self.depth_min, self.generation));
+            self.tables.len() - 1
+        });
+        self.recent
+    }
+
+    /// Brings the cache lines of a batch near: see [`Table::touch`].
+    #[inline]
+    pub fn touch(&self, table: usize, hashes: impl Iterator<Item = u64>) {
+        self.tables[table].touch(hashes);
+    }
+
+    /// The value of a key in a table, to be changed; made by `init` if there is none.
+    ///
+    /// # Errors
+    /// [`Kind::User`](tidegate_checkpoint::error::Kind): a value that a snapshot needs does not serialise.
+    #[inline]
+    pub fn entry(&mut self, table: usize, hash: u64, key: K, init: impl FnOnce() -> V) -> Result<&mut V> {
+        self.tables[table].entry(hash, key, init, &mut self.capture)
+    }
+
+    /// The open tables, in no order.
+    pub fn tables(&self) -> &[Table<K, V>] {
+        &self.tables
+    }
+
+    /// Entries in all tables.
+    pub fn len(&self) -> usize {
+        self.tables.iter().map(Table::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops a table and all in it. If a snapshot still needs what was in it, it is kept aside until then.
+    pub fn discard(&mut self, namespace: i64) {
+        let Some(index) = self.tables.iter().position(|t| t.namespace() == namespace) else { return };
+        let table = self.tables.swap_remove(index);
+        self.recent = 0;
+        if matches!(self.phase, Phase::Sweeping(_)) && !table.is_swept() {
+            self.retired.push(table);
+        } else {
+            table.discard(&mut self.capture);
+        }
+    }
+
+    /// The watermark that was saved with the state, if the operator saves one.
+    pub fn watermark(&self) -> Option<i64> {
+        self.watermark
+    }
+
+    /// Saves the operator's watermark with the state, in every key group.
+    pub fn save_watermark(&mut self, watermark: i64) {
+        self.watermark = Some(watermark);
+    }
+
+    /// Entries serialised for snapshots so far.
+    pub fn captured(&self) -> u64 {
+        self.capture.entries
+    }
+
+    /// The barrier. False: the last snapshot is not durable yet, this checkpoint has to be declined.
+    ///
+    /// # Errors
+    /// What the backend returns.
+    pub fn freeze(&mut self, epoch: Epoch) -> Result<bool> {
+        if self.phase == Phase::Sealing {
+            match self.outcome.load(SeqCst) {
+                PENDING => return Ok(false),
+                FAILED => self.forget_stored(),
+                _ => {}
+            }
+            self.phase = Phase::Idle;
+        }
+        if self.phase != Phase::Idle {
+            return Ok(false);
+        }
+        kill::point("snapshot.begin");
+        self.generation += 1;
+        for table in &mut self.tables {
+            table.freeze();
+        }
+        for key in std::mem::take(&mut self.capture.obsolete) {
+            self.capture.batch.delete(key);
+        }
+        if let Some(watermark) = self.watermark {
+            for key_group in self.range.iter() {
+                self.capture.batch.put_with(watermark_key(key_group), |bytes| {
+                    bytes.extend_from_slice(&watermark.to_le_bytes());
+                    Ok(())
+                })?;
+            }
+        }
+        self.capture.active = true;
+        self.phase = Phase::Sweeping(epoch);
+        Ok(true)
+    }
+
+    fn forget_stored(&mut self) {
+        for table in &mut self.tables {
+            table.unsave();
+        }
+    }
+
+    /// Captures about `entries` more.
+    ///
+    /// # Errors
+    /// As `entry`, and what the backend returns.
+    pub fn sweep(&mut self, entries: u64) -> Result<Swept> {
+        let Phase::Sweeping(epoch) = self.phase else { return Ok(Swept::Idle) };
+        let until = self.capture.entries + entries;
+        let mut done = true;
+        for table in self.tables.iter_mut().chain(&mut self.retired) {
+            let left = until.saturating_sub(self.capture.entries);
+            done &= left > 0 && table.sweep(left, &mut self.capture)?;
+        }
+        if self.capture.batch.bytes.len() >= HAND_OVER || done {
+            self.backend.write(std::mem::take(&mut self.capture.batch))?;
+        }
+        if !done {
+            return Ok(Swept::More);
+        }
+        self.capture.active = false;
+        for table in std::mem::take(&mut self.retired) {
+            table.discard(&mut self.capture);
+        }
+        self.phase = Phase::Sealing;
+        self.outcome = Arc::new(AtomicU8::new(PENDING));
+        let outcome = self.outcome.clone();
+        let sealing = self.backend.seal(epoch);
+        let durable = async move {
+            kill::point("snapshot.upload.before");
+            // A future that is dropped half-way leaves the snapshot undecided: the attempt is over then.
+            let result = sealing.await;
+            outcome.store(if result.is_ok() { DURABLE } else { FAILED }, SeqCst);
+            kill::point("snapshot.upload.after");
+            result
+        };
+        Ok(Swept::Sealed(epoch, Box::pin(durable)))
+    }
+}

@@ -1,0 +1,287 @@
+//! A typed hash table that can be snapshot without stopping: serialise on touch.
+//!
+//! Extendible hashing: a directory, indexed by the top bits of the hash, of sub-shards, each split alone
+//! when it is full. The smallest depth is that of the key groups, so a sub-shard lies in exactly one key
+//! group. Doubling the directory copies indices only: no operation is longer than one sub-shard.
+//!
+//! **Snapshot.** `freeze` begins a new generation and does nothing else. A sub-shard of an older generation
+//! is *captured* (serialised) before its first change; `sweep` captures the rest piece by piece. So each is
+//! serialised once a snapshot as it was at the freeze, with no copy and no `Clone`; and one whose block is
+//! already stored and unchanged is not serialised at all.
+use std::hint::black_box;
+
+use tidegate_checkpoint::error::Result;
+
+use super::{
+    backend::{WriteBatch, key_group_prefix},
+    codec::Codec,
+    hash::{Key, hash_key},
+    shard::{ENTRIES_MAX, Shard},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+const NONE: u32 = u32::MAX;
+/// The state id of tables' blocks, and of the operator's own watermark.
+const STATE: u8 = 0;
+const META: u8 = 1;
+/// Bound on the directory: 2^22 sub-shards hold more than a billion entries; beyond it they grow.
+const DEPTH_MAX: u8 = 22;
+
+/// What may be a value.
+pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
+impl<V: Serialize + DeserializeOwned + Send + 'static> Value for V {}
+
+/// Where captured sub-shards go.
+#[derive(Debug)]
+pub(super) struct Capture {
+    pub codec: Codec,
+    /// What belongs to the snapshot in progress.
+    pub batch: WriteBatch,
+    /// Keys of blocks that no longer exist; they belong to the next snapshot.
+    pub obsolete: Vec<Vec<u8>>,
+    /// Whether a snapshot is in progress.
+    pub active: bool,
+    /// Entries captured since somebody last looked.
+    pub entries: u64,
+}
+
+/// One namespace of an operator's state.
+pub struct Table<K, V> {
+    namespace: i64,
+    directory: Vec<u32>,
+    shards: Vec<Shard<K, V>>,
+    depth: u8,
+    depth_min: u8,
+    generation: u32,
+    /// Sub-shards before this one have been swept in this generation.
+    swept: usize,
+    len: usize,
+}
+
+impl<K: Key, V: Value> Table<K, V> {
+    pub(super) fn new(namespace: i64, depth_min: u8, generation: u32) -> Self {
+        let directory = vec![NONE; 1 << depth_min];
+        Self {
+            namespace,
+            directory,
+            shards: Vec::new(),
+            depth: depth_min,
+            depth_min,
+            generation,
+            swept: usize::MAX,
+            len: 0,
+        }
+    }
+
+    /// Its namespace: the start of the window.
+    pub fn namespace(&self) -> i64 {
+        self.namespace
+    }
+
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn slot_of(&self, hash: u64) -> usize {
+        // A depth of 0 would shift by 64: one key group, one sub-shard.
+        hash.checked_shr(64 - u32::from(self.depth)).unwrap_or(0) as usize
+    }
+
+    /// Brings the cache lines of these hashes near. Plain loads that depend on nothing overlap their misses
+    /// as prefetches would, in safe code; the sum keeps the compiler from dropping them.
+    #[inline]
+    pub fn touch(&self, hashes: impl Iterator<Item = u64>) {
+        let mut sum = 0u32;
+        for hash in hashes {
+            if let Some(shard) = self.shards.get(self.directory[self.slot_of(hash)] as usize) {
+                sum = sum.wrapping_add(shard.touch(hash));
+            }
+        }
+        black_box(sum);
+    }
+
+    /// The value of a key, if there is one.
+    pub fn get(&self, hash: u64, key: &K) -> Option<&V> {
+        self.shards.get(self.directory[self.slot_of(hash)] as usize)?.get(hash, key)
+    }
+
+    /// The value of a key, to be changed; made by `init` if there is none.
+    #[inline]
+    pub(super) fn entry(
+        &mut self,
+        hash: u64,
+        key: K,
+        init: impl FnOnce() -> V,
+        capture: &mut Capture,
+    ) -> Result<&mut V> {
+        let slot = self.slot_of(hash);
+        let mut index = self.directory[slot] as usize;
+        match self.shards.get(index) {
+            Some(shard) if shard.generation == self.generation && !shard.saved && shard.len < ENTRIES_MAX => {}
+            _ => index = self.prepare(slot, hash, capture)?,
+        }
+        let (value, found) = self.shards[index].entry(hash, key, init);
+        self.len += usize::from(!found);
+        Ok(value)
+    }
+
+    /// Makes the sub-shard of `hash` fit to be changed: there, captured if a snapshot needs it as it is,
+    /// marked as changed, and not full.
+    #[cold]
+    fn prepare(&mut self, slot: usize, hash: u64, capture: &mut Capture) -> Result<usize> {
+        if self.directory[slot] == NONE {
+            self.directory[slot] = self.shards.len() as u32;
+            self.shards.push(Shard::new(self.depth, self.generation));
+            return Ok(self.shards.len() - 1);
+        }
+        let index = self.directory[slot] as usize;
+        self.capture(index, slot, capture)?;
+        self.shards[index].saved = false;
+        if self.shards[index].len < ENTRIES_MAX || self.shards[index].depth >= DEPTH_MAX {
+            return Ok(index);
+        }
+        self.split(index, slot, capture);
+        Ok(self.directory[self.slot_of(hash)] as usize)
+    }
+
+    fn split(&mut self, index: usize, slot: usize, capture: &mut Capture) {
+        if self.shards[index].stored {
+            capture.obsolete.push(self.block_key(index, slot));
+        }
+        let mut slot = slot;
+        if self.shards[index].depth == self.depth {
+            self.directory = self.directory.iter().flat_map(|i| [*i, *i]).collect();
+            self.depth += 1;
+            self.swept = self.swept.saturating_mul(2);
+            slot *= 2;
+        }
+        let new = self.shards.len() as u32;
+        let high = self.shards[index].split(hash_key);
+        // All slots of the old sub-shard are one aligned run; its upper half now belongs to the new one.
+        let span = 1usize << (self.depth + 1 - high.depth);
+        let first = slot / span * span;
+        self.directory[first + span / 2..first + span].fill(new);
+        self.shards.push(high);
+    }
+
+    /// Serialises a sub-shard of an older generation if the snapshot in progress needs it.
+    fn capture(&mut self, index: usize, slot: usize, capture: &mut Capture) -> Result<()> {
+        let generation = self.generation;
+        if self.shards[index].generation == generation {
+            return Ok(());
+        }
+        if capture.active && !self.shards[index].saved {
+            let key = self.block_key(index, slot);
+            let shard = &mut self.shards[index];
+            let codec = capture.codec;
+            capture.batch.put_with(key, |bytes| {
+                bytes.push(codec.id());
+                bytes.extend_from_slice(&shard.len.to_le_bytes());
+                for slot in shard.iter() {
+                    codec.encode(&slot.key, bytes)?;
+                    codec.encode(&slot.value, bytes)?;
+                }
+                Ok(())
+            })?;
+            capture.entries += u64::from(shard.len);
+            (shard.stored, shard.saved) = (true, true);
+        }
+        self.shards[index].generation = generation;
+        Ok(())
+    }
+
+    /// See [`block_key`].
+    fn block_key(&self, index: usize, slot: usize) -> Vec<u8> {
+        let depth = self.shards[index].depth;
+        let prefix = ((slot >> (self.depth - depth)) as u64).checked_shl(64 - u32::from(depth)).unwrap_or(0);
+        block_key(self.depth_min, self.namespace, depth, prefix)
+    }
+
+    pub(super) fn freeze(&mut self) {
+        self.generation += 1;
+        self.swept = 0;
+    }
+
+    /// Captures up to about `entries` more; true when there is nothing left.
+    pub(super) fn sweep(&mut self, entries: u64, capture: &mut Capture) -> Result<bool> {
+        let until = capture.entries + entries;
+        while self.swept < self.directory.len() {
+            if capture.entries >= until {
+                return Ok(false);
+            }
+            let slot = self.swept;
+            if self.directory[slot] != NONE {
+                let index = self.directory[slot] as usize;
+                self.capture(index, slot, capture)?;
+            }
+            self.swept += 1;
+        }
+        Ok(true)
+    }
+
+    /// Whether every sub-shard has been captured in this generation.
+    pub(super) fn is_swept(&self) -> bool {
+        self.swept >= self.directory.len()
+    }
+
+    /// What was stored cannot be relied on: everything is written again.
+    pub(super) fn unsave(&mut self) {
+        for shard in &mut self.shards {
+            shard.saved = false;
+        }
+    }
+
+    /// The table goes away: its blocks are obsolete.
+    pub(super) fn discard(&self, capture: &mut Capture) {
+        let mut last = NONE;
+        for (slot, index) in self.directory.iter().enumerate() {
+            if *index != last && *index != NONE && self.shards[*index as usize].stored {
+                capture.obsolete.push(self.block_key(*index as usize, slot));
+            }
+            last = *index;
+        }
+    }
+
+    /// All entries, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.shards.iter().flat_map(|s| s.iter().map(|slot| (&slot.key, &slot.value)))
+    }
+}
+
+/// `key group (u16) | state (u8) | namespace (i64) | depth (u8) | shared bits (u64)`, big-endian, ordered.
+pub(super) fn block_key(depth_min: u8, namespace: i64, depth: u8, prefix: u64) -> Vec<u8> {
+    let key_group = prefix.checked_shr(64 - u32::from(depth_min)).unwrap_or(0) as u16;
+    let mut key = Vec::with_capacity(20);
+    key.extend_from_slice(&key_group_prefix(key_group));
+    key.push(STATE);
+    key.extend_from_slice(&((namespace as u64) ^ (1 << 63)).to_be_bytes());
+    key.push(depth);
+    key.extend_from_slice(&prefix.to_be_bytes());
+    key
+}
+
+/// Where a key group keeps the operator's watermark.
+pub(super) fn watermark_key(key_group: u16) -> Vec<u8> {
+    [&key_group_prefix(key_group)[..], &[META]].concat()
+}
+
+/// Whether this is the key of an operator's watermark.
+pub(super) fn is_watermark_key(key: &[u8]) -> bool {
+    key.len() == 3 && key[2] == META
+}
+
+/// The namespace in a block's key; `None` when it is no block's key.
+pub(super) fn namespace_of(key: &[u8]) -> Option<i64> {
+    if key.len() != 20 || key[2] != STATE {
+        return None;
+    }
+    let namespace = key.get(3..11)?.try_into().ok()?;
+    Some((u64::from_be_bytes(namespace) ^ (1 << 63)) as i64)
+}

@@ -1,0 +1,47 @@
+//! tidegate: a checkpointed, exactly-once stream engine that you embed as a library.
+//!
+//! A job is sources, operators and sinks, run in parallel inside your own process, with event time, keyed
+//! state and barrier snapshots. Kill it at any moment and start it again: its output is that of a run that
+//! was never killed.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate::{Collect, Collection, Job, Settings, Stream, Tumbling, Watermarks};
+//!
+//! # tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+//! let counts = Collect::new();
+//! let job = Job::new("clicks-per-minute", Settings::default());
+//! job.source("clicks", Collection::new([("ann", 1_000), ("bob", 2_000), ("ann", 59_000), ("ann", 61_000)]))
+//!     .event_time(|click| click.1, Watermarks::bounded(Duration::from_secs(5)))
+//!     .key_by(|click| click.0.to_owned())
+//!     .window("per-minute", Tumbling::of(Duration::from_secs(60)))
+//!     .count()
+//!     .map(|w| (w.window.start, w.key, w.value))
+//!     .sink("counts", counts.clone());
+//! job.run().await?;
+//!
+//! let mut counts = counts.take();
+//! counts.sort();
+//! assert_eq!(counts, [(0, "ann".into(), 2), (0, "bob".into(), 1), (60_000, "ann".into(), 1)]);
+//! # Ok::<(), tidegate::Error>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+mod job;
+
+pub use job::Job;
+pub use tidegate_connectors::{
+    Collect, Collection, FileSink, FileSource, ForEach, Generator, Stdin, Stdout, generator::random,
+};
+pub use tidegate_core::{
+    Aggregate, AttemptReport, BoxedStream, CheckpointMetrics, CheckpointReport, Count, Error, FarFuture, JobHandle,
+    JobMetrics, JobState, JobStatus, KeyedStream, Kind, Latency, OperatorMetrics, Result, Settings, SourceStream,
+    Stream, Timestamp, Tumbling, Undecodable, Watermarks, Window, Windowed, WindowedStream,
+};
+
+/// For those who write connectors and state backends, and for tools.
+pub mod extend {
+    pub use tidegate_checkpoint as checkpoint;
+    pub use tidegate_core::{connect, env, state, time};
+    pub use tidegate_state as backends;
+}
