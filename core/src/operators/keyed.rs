@@ -25,7 +25,7 @@ use crate::{
     env::now,
     metrics::stats::OperatorStats,
     plan::{Graph, NodeId},
-    record::{BATCH, Barrier, Control, Keyed, Output},
+    record::{Barrier, Control, Keyed, Output},
     runtime::{build::Build, exchange::Exchange, gate, reporter::Reporter},
     state::{
         backend::OpenContext,
@@ -136,7 +136,7 @@ where
         if build.parallelism() == 1 {
             return self
                 .upstream
-                .attach(build, KeyBy { key: self.key.clone(), batch: Vec::with_capacity(BATCH), input });
+                .attach(build, KeyBy { key: self.key.clone(), batch: Vec::with_capacity(FUSED_BATCH), input });
         }
         let (lanes, inlets) = build.exchange::<K, S::Item>(self.node)?;
         gate::task(build, self.node, inlets, input);
@@ -144,6 +144,10 @@ where
         self.upstream.attach(build, Exchange::new(self.key.clone(), lanes, key_groups))
     }
 }
+
+/// Records collected before the state is updated: enough for their cache misses to overlap, few enough to
+/// stay in the first-level cache themselves.
+const FUSED_BATCH: usize = 512;
 
 /// The end of the upstream's chain when the operator is fused into it.
 struct KeyBy<F, K, T, P> {
@@ -171,7 +175,7 @@ where
     fn record(&mut self, record: T, at: Timestamp) {
         let key = (self.key)(&record);
         self.batch.push(Keyed { hash: hash_key(&key), key, record, at });
-        if self.batch.len() >= BATCH {
+        if self.batch.len() >= FUSED_BATCH {
             self.hand_on();
         }
     }

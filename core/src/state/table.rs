@@ -27,6 +27,9 @@ const META: u8 = 1;
 /// Bound on the directory: 2^22 sub-shards hold more than a billion entries; beyond it they grow.
 const DEPTH_MAX: u8 = 22;
 
+/// A table of this size is near anyway: touching it first would only be work.
+const NEAR_BYTES: usize = 512 << 10;
+
 /// What may be a value.
 pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
 impl<V: Serialize + DeserializeOwned + Send + 'static> Value for V {}
@@ -98,6 +101,9 @@ impl<K: Key, V: Value> Table<K, V> {
     /// as prefetches would, in safe code; the sum keeps the compiler from dropping them.
     #[inline]
     pub fn touch(&self, hashes: impl Iterator<Item = u64>) {
+        if self.len * size_of::<(K, V)>() < NEAR_BYTES {
+            return;
+        }
         let mut sum = 0u32;
         for hash in hashes {
             if let Some(shard) = self.shards.get(self.directory[self.slot_of(hash)] as usize) {

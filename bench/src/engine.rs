@@ -1,0 +1,132 @@
+//! The workloads through tidegate's public API.
+use serde_json::json;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tidegate::{Aggregate, ForEach, Generator, Job, Settings, Stream, Tumbling, Watermarks};
+
+use crate::{
+    events::{Answer, Bid, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, to_eur},
+    measure::{Outcome, fifth},
+};
+
+/// One subtask's rows; they are added up when the job is over. A clone begins with nothing.
+#[derive(Default)]
+struct Rows {
+    here: Answer,
+    all: Arc<Mutex<Answer>>,
+}
+impl Clone for Rows {
+    fn clone(&self) -> Self {
+        Self { here: Answer::default(), all: self.all.clone() }
+    }
+}
+impl Drop for Rows {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).add(self.here);
+    }
+}
+impl Rows {
+    #[inline(always)]
+    fn row(&mut self, a: u64, b: u64) {
+        self.here.row(a, b);
+    }
+}
+
+#[derive(Clone)]
+struct CountAndMax;
+
+impl Aggregate<Bid> for CountAndMax {
+    type State = (u64, u64);
+    type Output = (u64, u64);
+    fn init(&self) -> (u64, u64) {
+        (0, 0)
+    }
+    #[inline]
+    fn add(&self, state: &mut (u64, u64), bid: Bid) {
+        state.0 += 1;
+        state.1 = state.1.max(bid.price);
+    }
+    fn merge(&self, state: &mut (u64, u64), other: (u64, u64)) {
+        state.0 += other.0;
+        state.1 = state.1.max(other.1);
+    }
+    fn finish(&self, state: &(u64, u64)) -> (u64, u64) {
+        *state
+    }
+}
+
+pub fn run(workload: Workload, events: u64, parallelism: u32, interval: &str) -> Result<Outcome, String> {
+    let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let settings = json!({
+        "parallelism": parallelism,
+        "checkpoint": { "store": directory.path(), "interval": interval, "retained": 1 },
+    });
+    let settings = serde_json::from_value::<Settings>(settings).map_err(|e| e.to_string())?;
+    let rows = Rows::default();
+    let all = rows.all.clone();
+    let job = Job::new("bench", settings);
+    let parts = u64::from(parallelism);
+    let first_of_steady = events / parts / 5 * parts;
+    // The mark costs a compare for each event, as it does in the baseline.
+    let source = Generator::new(events, move |i| {
+        if i >= first_of_steady && i < first_of_steady + parts {
+            fifth();
+        }
+        bid(i)
+    })
+    .splits(parts);
+    let lag = Duration::from_millis(LAG_MS.unsigned_abs());
+    match workload {
+        Workload::W1 => {
+            let mut rows = rows.clone();
+            job.source("bids", source)
+                .map(|b| (b.auction, to_eur(b.price)))
+                .filter(|(auction, _)| auction % 123 == 0)
+                .sink("count", ForEach::new(move |(_, eur): (u64, u64), _| rows.row(eur, 0)));
+        }
+        Workload::W2 => {
+            let mut rows = rows.clone();
+            job.source("bids", source)
+                .event_time(
+                    |b| b.at_ms,
+                    Watermarks::bounded(lag).every(WATERMARK_EVERY as u32).align(Duration::from_millis(WINDOW_MS.unsigned_abs())),
+                )
+                .key_by(|b| b.auction)
+                .window("best", Tumbling::of(Duration::from_millis(WINDOW_MS.unsigned_abs())))
+                .aggregate(CountAndMax)
+                .sink("rows", ForEach::new(move |w: tidegate::Windowed<u64, (u64, u64)>, _| rows.row(w.value.0, w.value.1)));
+        }
+        Workload::W3 => {
+            let mut rows = rows.clone();
+            job.source("bids", source)
+                .key_by(|b| b.bidder)
+                .fold("sums", (0u64, 0u64), |sum, b: Bid| {
+                    sum.0 += 1;
+                    sum.1 += b.price;
+                })
+                .sink("rows", ForEach::new(move |(_, sum): (u64, (u64, u64)), _| rows.row(sum.0, 0)));
+        }
+        Workload::W4 => return Err("w4 needs joins, which tidegate does not have yet".into()),
+    }
+    drop(rows);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let metrics = runtime.block_on(async {
+        let handle = job.start()?;
+        let mut status = handle.watch();
+        // The state is `Finished` before the handle's task has ended.
+        while !matches!(status.borrow_and_update().state, tidegate::JobState::Finished | tidegate::JobState::Failed) {
+            if status.changed().await.is_err() {
+                break;
+            }
+        }
+        let metrics = handle.metrics();
+        handle.wait().await.map(|()| metrics)
+    });
+    let metrics = metrics.map_err(|e| e.to_string())?;
+    drop(runtime);
+    let pause = metrics.operators.iter().map(|o| o.snapshot_pause).max().unwrap_or_default();
+    let answer = *all.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Outcome::now(answer, metrics.checkpoints.completed, pause.as_secs_f64() * 1000.0))
+}

@@ -1,0 +1,90 @@
+//! Speed, as ratios in one run: each workload through the public API and as a hand-written loop.
+//!
+//!     cargo run --release -p tidegate-bench -- w2 --events 50000000 --parallelism 1 --checkpoint-interval 1s
+//!     cargo run --release -p tidegate-bench -- w2 --events 50000000 --baseline
+//!     cargo run --release -p tidegate-bench -- compare --rounds 5
+//!
+//! One JSON line a run. `events_per_cpu_second` counts the CPU time of the whole process in the *steady part*,
+//! from the moment the last source has emitted a fifth of its events to the end: on a shared machine it is
+//! the figure to trust.
+mod baseline;
+mod compare;
+mod engine;
+mod events;
+mod measure;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "tidegate-bench w1|w2|w3|w4 [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
+tidegate-bench compare [w1 w2 w3 ...] [--events N] [--rounds R] [--checkpoint-interval 1s]";
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Args {
+    /// `compare`, or a workload.
+    command: String,
+    workloads: Vec<String>,
+    events: Option<u64>,
+    parallelism: u32,
+    interval: String,
+    baseline: bool,
+    rounds: usize,
+}
+
+fn args() -> Result<Args, String> {
+    let mut given = std::env::args().skip(1);
+    let command = given.next().ok_or("what to run?")?;
+    let mut args = Args {
+        command,
+        workloads: Vec::new(),
+        events: None,
+        parallelism: 1,
+        interval: "0s".into(),
+        baseline: false,
+        rounds: 5,
+    };
+    while let Some(name) = given.next() {
+        let mut value = || given.next().ok_or(format!("{name} needs a value"));
+        let number = |v: String| v.replace('_', "").parse::<u64>().map_err(|e| format!("{v}: {e}"));
+        match &*name {
+            "--events" => args.events = Some(number(value()?)?),
+            "--parallelism" => args.parallelism = number(value()?)? as u32,
+            "--checkpoint-interval" => args.interval = value()?,
+            "--rounds" => args.rounds = number(value()?)? as usize,
+            "--baseline" => args.baseline = true,
+            _ if !name.starts_with('-') => args.workloads.push(name),
+            _ => return Err(format!("unknown argument {name}")),
+        }
+    }
+    Ok(args)
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    if args.command == "compare" {
+        return compare::compare(args);
+    }
+    let workload = events::Workload::by_name(&args.command).ok_or(format!("there is no workload {}", args.command))?;
+    let events = args.events.unwrap_or(50_000_000);
+    let outcome = if args.baseline {
+        baseline::run(workload, events, args.parallelism)?
+    } else {
+        engine::run(workload, events, args.parallelism, &args.interval)?
+    };
+    if let Some(expected) = (!args.baseline).then(|| baseline::answer(workload, events)).flatten()
+        && expected != outcome.answer
+    {
+        return Err(format!("wrong answer: {:?} instead of {expected:?}", outcome.answer));
+    }
+    println!("{}", outcome.line(&args.command, events, args.parallelism));
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match args().and_then(|args| run(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}\n{USAGE}");
+            ExitCode::FAILURE
+        }
+    }
+}
