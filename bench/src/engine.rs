@@ -8,7 +8,8 @@ use tidegate::{Aggregate, ForEach, Generator, Job, Settings, Stream, Tumbling, W
 
 use crate::{
     events::{Answer, Bid, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, to_eur},
-    measure::{Outcome, fifth},
+    marked::Marked,
+    measure::Outcome,
 };
 
 /// One subtask's rows; they are added up when the job is over. A clone begins with nothing.
@@ -69,14 +70,7 @@ pub fn run(workload: Workload, events: u64, parallelism: u32, interval: &str) ->
     let job = Job::new("bench", settings);
     let parts = u64::from(parallelism);
     let first_of_steady = events / parts / 5 * parts;
-    // The mark costs a compare for each event, as it does in the baseline.
-    let source = Generator::new(events, move |i| {
-        if i >= first_of_steady && i < first_of_steady + parts {
-            fifth();
-        }
-        bid(i)
-    })
-    .splits(parts);
+    let source = Marked { source: Generator::new(events, bid).splits(parts), fifth: first_of_steady / parts };
     let lag = Duration::from_millis(LAG_MS.unsigned_abs());
     match workload {
         Workload::W1 => {
@@ -91,12 +85,17 @@ pub fn run(workload: Workload, events: u64, parallelism: u32, interval: &str) ->
             job.source("bids", source)
                 .event_time(
                     |b| b.at_ms,
-                    Watermarks::bounded(lag).every(WATERMARK_EVERY as u32).align(Duration::from_millis(WINDOW_MS.unsigned_abs())),
+                    Watermarks::bounded(lag)
+                        .every(WATERMARK_EVERY as u32)
+                        .align(Duration::from_millis(WINDOW_MS.unsigned_abs())),
                 )
                 .key_by(|b| b.auction)
                 .window("best", Tumbling::of(Duration::from_millis(WINDOW_MS.unsigned_abs())))
                 .aggregate(CountAndMax)
-                .sink("rows", ForEach::new(move |w: tidegate::Windowed<u64, (u64, u64)>, _| rows.row(w.value.0, w.value.1)));
+                .sink(
+                    "rows",
+                    ForEach::new(move |w: tidegate::Windowed<u64, (u64, u64)>, _| rows.row(w.value.0, w.value.1)),
+                );
         }
         Workload::W3 => {
             let mut rows = rows.clone();

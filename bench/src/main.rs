@@ -11,6 +11,7 @@ mod baseline;
 mod compare;
 mod engine;
 mod events;
+mod marked;
 mod measure;
 
 use std::process::ExitCode;

@@ -117,3 +117,11 @@ pub struct Window {
     /// First millisecond behind it.
     pub end: Timestamp,
 }
+
+impl Window {
+    /// Whether a record of this time is in it.
+    #[inline]
+    pub fn contains(&self, at: Timestamp) -> bool {
+        self.start <= at && at < self.end
+    }
+}

@@ -40,7 +40,7 @@ where
     F: FnMut(&T) -> bool + Send + 'static,
     O: Output<T>,
 {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         if (self.f)(&record) {
             self.kept.n += 1;

@@ -41,7 +41,7 @@ where
     F: FnMut(T) -> Option<U> + Send + 'static,
     O: Output<U>,
 {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         if let Some(record) = (self.f)(record) {
             self.kept.n += 1;

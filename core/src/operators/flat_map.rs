@@ -43,7 +43,7 @@ where
     F: FnMut(T) -> I + Send + 'static,
     O: Output<I::Item>,
 {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         self.taken.n += 1;
         for record in (self.f)(record) {

@@ -30,7 +30,7 @@ where
     F: FnMut(&T) + Send + 'static,
     O: Output<T>,
 {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         (self.f)(&record);
         self.out.record(record, at);

@@ -31,7 +31,7 @@ use crate::{
         backend::OpenContext,
         hash::{Key, check_key, hash_key},
         keyed::{KeyedState, Swept},
-        table::Value,
+        table::{Place, Value},
     },
     time::Timestamp,
 };
@@ -43,16 +43,20 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
     /// What it emits.
     type Out: Send + 'static;
 
-    /// Takes a batch and leaves it empty.
+    /// Takes a record; `place` is where its key was seen in the table of [`KeyedOperator::namespace`].
     ///
     /// # Errors
     /// Fails the attempt.
     fn process<O: Output<Self::Out>>(
         &mut self,
         state: &mut KeyedState<K, Self::Value>,
-        batch: &mut Vec<Keyed<K, T>>,
+        record: Keyed<K, T>,
+        place: Place,
         out: &mut O,
     ) -> Result<()>;
+
+    /// The namespace of a record of this time. A whole batch is looked up in that of its first.
+    fn namespace(&self, at: Timestamp) -> i64;
 
     /// The state has been loaded; called once, before anything else.
     fn opened(&mut self, state: &KeyedState<K, Self::Value>) {
@@ -145,9 +149,9 @@ where
     }
 }
 
-/// Records collected before the state is updated: enough for their cache misses to overlap, few enough to
-/// stay in the first-level cache themselves.
-const FUSED_BATCH: usize = 512;
+/// Records collected before a large state is updated: enough for their cache misses to overlap, few enough
+/// to stay in the first-level cache themselves.
+const FUSED_BATCH: usize = 256;
 
 /// The end of the upstream's chain when the operator is fused into it.
 struct KeyBy<F, K, T, P> {
@@ -171,10 +175,14 @@ where
     F: Fn(&T) -> K + Send + 'static,
     P: KeyedInput<K, T>,
 {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         let key = (self.key)(&record);
-        self.batch.push(Keyed { hash: hash_key(&key), key, record, at });
+        let record = Keyed { hash: hash_key(&key), key, record, at };
+        if self.input.is_direct() && self.batch.is_empty() {
+            return self.input.record(record);
+        }
+        self.batch.push(record);
         if self.batch.len() >= FUSED_BATCH {
             self.hand_on();
         }
@@ -193,6 +201,11 @@ where
 
 /// What takes keyed batches: a [`KeyedNode`], whatever its operator.
 pub trait KeyedInput<K, T>: Send + 'static {
+    /// Whether it takes records one by one, because its state is small: then the chain and the update of the
+    /// state are one loop.
+    fn is_direct(&self) -> bool;
+    /// Takes one record, while it is direct.
+    fn record(&mut self, record: Keyed<K, T>);
     /// Takes a batch and leaves it empty.
     fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>);
     /// As [`Output::control`].
@@ -208,8 +221,8 @@ pub trait KeyedInput<K, T>: Send + 'static {
 
 /// Entries captured in one slice of sweeping.
 const SWEEP_ENTRIES: u64 = 4096;
-/// Records processed in one go while a snapshot is being captured: each may have to capture a sub-shard.
-const BATCH_WHILE_SWEEPING: usize = 64;
+/// Records between two looks at the clock while a snapshot is being captured.
+const PAUSE_EVERY: usize = 64;
 
 type Opening<K, V> = BoxFuture<'static, Result<KeyedState<K, V>>>;
 
@@ -228,8 +241,10 @@ where
     sweeping: bool,
     key_checked: bool,
     records_in: u64,
-    /// A piece of a batch, while sweeping.
-    part: Vec<Keyed<K, T>>,
+    /// Set between two fills, and only while nothing is special: see [`KeyedInput::is_direct`].
+    direct: bool,
+    places: Vec<Place>,
+    input: PhantomData<fn(T)>,
 }
 
 impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> KeyedNode<K, T, Op, O> {
@@ -263,47 +278,42 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             sweeping: false,
             key_checked: false,
             records_in: 0,
-            part: Vec::new(),
+            direct: false,
+            places: Vec::new(),
+            input: PhantomData,
         })
     }
 
     fn check(&mut self, result: Result<()>) {
         if let Err(e) = result {
+            self.direct = false;
             let name = &self.reporter.participant().operator;
             self.fault.get_or_insert(e.at(format!("operator {name}")));
         }
     }
 
-    fn process(&mut self, batch: &mut Vec<Keyed<K, T>>) {
-        let Some(state) = &mut self.state else {
-            return self.check(Err(Error::internal("records came before the state was loaded")));
+    /// The whole batch is looked up first. While sweeping, every record may have to capture a sub-shard: the pauses are watched.
+    fn process(&mut self, batch: &mut Vec<Keyed<K, T>>) -> Result<()> {
+        let (Some(state), Some(first)) = (&mut self.state, batch.first()) else {
+            return Err(Error::internal("records came before the state was loaded"));
         };
-        let result = if self.sweeping {
-            // Serialising on touch: small pieces, so that no single pause is long.
-            let mut records = batch.drain(..);
-            loop {
-                self.part.extend(records.by_ref().take(BATCH_WHILE_SWEEPING));
-                if self.part.is_empty() {
-                    break Ok(());
-                }
-                let began = now();
-                let result = self.operator.process(state, &mut self.part, &mut self.out);
-                self.stats.snapshot_pause_ns.fetch_max(now().duration_since(began).as_nanos() as u64, Relaxed);
-                if result.is_err() {
-                    break result;
-                }
+        state.locate(self.operator.namespace(first.at), batch.iter().map(|r| r.hash), &mut self.places);
+        let mut began = self.sweeping.then(now);
+        for (index, (record, place)) in batch.drain(..).zip(&self.places).enumerate() {
+            self.operator.process(state, record, *place, &mut self.out)?;
+            if let (Some(since), 0) = (&mut began, (index + 1) % PAUSE_EVERY) {
+                let until = now();
+                self.stats.snapshot_pause_ns.fetch_max(until.duration_since(*since).as_nanos() as u64, Relaxed);
+                *since = until;
             }
-        } else {
-            self.operator.process(state, batch, &mut self.out)
-        };
-        batch.clear();
-        self.check(result);
+        }
+        Ok(())
     }
 
     fn barrier(&mut self, barrier: Barrier) {
         let Some(state) = &mut self.state else { return };
         match state.freeze(barrier.epoch) {
-            Ok(true) => self.sweeping = true,
+            Ok(true) => (self.sweeping, self.direct) = (true, false),
             Ok(false) => self.reporter.decline(barrier.epoch, "its last snapshot is still being stored".into()),
             Err(e) => self.check(Err(e)),
         }
@@ -338,6 +348,20 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
 impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> KeyedInput<K, T>
     for KeyedNode<K, T, Op, O>
 {
+    #[inline(always)]
+    fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    #[inline(always)]
+    fn record(&mut self, record: Keyed<K, T>) {
+        let Some(state) = &mut self.state else { return };
+        self.records_in += 1;
+        if let Err(e) = self.operator.process(state, record, Place::NOWHERE, &mut self.out) {
+            self.check(Err(e));
+        }
+    }
+
     fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>) {
         if let (false, Some(first)) = (self.key_checked, batch.first()) {
             self.key_checked = true;
@@ -350,10 +374,11 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             }
         }
         self.records_in += batch.len() as u64;
-        if self.fault.is_some() {
-            return batch.clear();
+        if self.fault.is_none() && !batch.is_empty() {
+            let result = self.process(batch);
+            self.check(result);
         }
-        self.process(batch);
+        batch.clear();
     }
 
     fn control(&mut self, control: Control) {
@@ -385,6 +410,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         OperatorStats::add(&self.stats.records_in, self.records_in - self.stats.records_in.load(Relaxed));
         if let Some(state) = &self.state {
             self.stats.state_entries.store(state.len() as u64, Relaxed);
+            self.direct = self.key_checked && !self.sweeping && state.is_near();
         }
         let side = self.operator.poll_side(cx)?;
         let out = self.out.poll_ready(cx)?;

@@ -31,7 +31,7 @@ where
     F: FnMut(T) -> U + Send + 'static,
     O: Output<U>,
 {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         self.out.record((self.f)(record), at);
     }

@@ -7,7 +7,8 @@ use crate::{
     plan::NodeId,
     record::{Keyed, Output},
     runtime::build::Build,
-    state::{hash::Key, keyed::KeyedState},
+    state::{hash::Key, keyed::KeyedState, table::Place},
+    time::Timestamp,
 };
 use tidegate_checkpoint::error::Result;
 
@@ -44,20 +45,31 @@ where
     type Value = A::State;
     type Out = U;
 
+    #[inline(always)]
     fn process<O: Output<U>>(
         &mut self,
         state: &mut KeyedState<K, A::State>,
-        batch: &mut Vec<Keyed<K, T>>,
+        Keyed { hash, key, record, at }: Keyed<K, T>,
+        place: Place,
         out: &mut O,
     ) -> Result<()> {
-        let table = state.table(0);
-        state.touch(table, batch.iter().map(|r| r.hash));
-        for Keyed { hash, key, record, at } in batch.drain(..) {
-            let value = state.entry(table, hash, key.clone(), || self.aggregate.init())?;
-            self.aggregate.add(value, record);
-            let result = self.aggregate.finish(value);
-            out.record((self.emit)(key, result), at);
-        }
+        let aggregate = &self.aggregate;
+        let result = state.update(
+            0,
+            place,
+            hash,
+            &key,
+            || aggregate.init(),
+            |value| {
+                aggregate.add(value, record);
+                aggregate.finish(value)
+            },
+        )?;
+        out.record((self.emit)(key, result), at);
         Ok(())
+    }
+
+    fn namespace(&self, _: Timestamp) -> i64 {
+        0
     }
 }

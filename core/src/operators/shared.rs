@@ -74,7 +74,7 @@ impl<T: Clone + Send + 'static> Stream for BoxedStream<T> {
 pub(crate) struct Tee<T>(pub(crate) SidePort<T>);
 
 impl<T: Clone + Send + 'static> Output<T> for Tee<T> {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         self.0.record(record, at);
     }

@@ -36,7 +36,7 @@ where
     F: FnMut(T) -> std::result::Result<U, E> + Send + 'static,
     O: Output<U>,
 {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         if self.fault.is_some() {
             return;

@@ -24,7 +24,11 @@ use crate::{
     plan::NodeId,
     record::{Control, Keyed, Output},
     runtime::build::Build,
-    state::{hash::Key, keyed::KeyedState, table::Table},
+    state::{
+        hash::Key,
+        keyed::KeyedState,
+        table::{Place, Table},
+    },
     time::{MAX, MIN, Timestamp, Window, millis},
 };
 use tidegate_checkpoint::error::Result;
@@ -78,7 +82,15 @@ where
     type Operator = WindowOperator<T, A>;
     fn operator(&self, build: &mut Build<'_>, node: NodeId) -> WindowOperator<T, A> {
         let late = self.late.map(|late| build.port(late));
-        WindowOperator { spec: self.clone(), late, watermark: MIN, stats: build.stats(node), emitted: 0 }
+        WindowOperator {
+            spec: self.clone(),
+            late,
+            watermark: MIN,
+            current: NO_WINDOW,
+            fired: false,
+            stats: build.stats(node),
+            emitted: 0,
+        }
     }
 }
 
@@ -87,11 +99,28 @@ pub struct WindowOperator<T, A> {
     spec: WindowSpec<A>,
     late: Option<SidePort<T>>,
     watermark: Timestamp,
+    /// The window of the last record, as long as the watermark stands; and whether it has fired before.
+    current: Window,
+    fired: bool,
     stats: Arc<OperatorStats>,
     emitted: u64,
 }
 
+/// The window that nothing is in.
+const NO_WINDOW: Window = Window { start: MAX, end: MIN };
+
 impl<T: Clone + Send + 'static, A: Aggregate<T>> WindowOperator<T, A> {
+    /// Makes the window of a timestamp the current one; false when it is late.
+    #[cold]
+    fn enter(&mut self, at: Timestamp) -> bool {
+        let Some(window) = self.spec.windows.window(at) else { return false };
+        let open = (window.end - 1).saturating_add(self.spec.lateness_ms) > self.watermark;
+        if open {
+            (self.current, self.fired) = (window, window.end - 1 <= self.watermark);
+        }
+        open
+    }
+
     #[cold]
     fn late(&mut self, record: T, at: Timestamp) {
         OperatorStats::add(&self.stats.late, 1);
@@ -115,41 +144,40 @@ where
         self.watermark = state.watermark().unwrap_or(MIN);
     }
 
+    #[inline(always)]
     fn process<O: Output<Self::Out>>(
         &mut self,
         state: &mut KeyedState<K, A::State>,
-        batch: &mut Vec<Keyed<K, T>>,
+        Keyed { hash, key, record, at }: Keyed<K, T>,
+        place: Place,
         out: &mut O,
     ) -> Result<()> {
-        let mut window = Window { start: MAX, end: MIN };
-        let (mut table, mut fired) = (0, false);
-        for Keyed { hash, key, record, at } in batch.drain(..) {
-            // The window of the previous record is nearly always this one's too.
-            if at < window.start || at >= window.end {
-                let Some(found) = self.spec.windows.window(at) else {
-                    self.late(record, at);
-                    continue;
-                };
-                if (found.end - 1).saturating_add(self.spec.lateness_ms) <= self.watermark {
-                    self.late(record, at);
-                    continue;
-                }
-                window = found;
-                fired = window.end - 1 <= self.watermark;
-                table = state.table(window.start);
-            }
-            if fired {
-                let value = state.entry(table, hash, key.clone(), || self.spec.aggregate.init())?;
-                self.spec.aggregate.add(value, record);
-                let value = self.spec.aggregate.finish(value);
-                self.emitted += 1;
-                out.record(Windowed { key, window, value }, window.end - 1);
-            } else {
-                let value = state.entry(table, hash, key, || self.spec.aggregate.init())?;
-                self.spec.aggregate.add(value, record);
-            }
+        // The window of the previous record is nearly always this one's too.
+        if !self.current.contains(at) && !self.enter(at) {
+            self.late(record, at);
+            return Ok(());
+        }
+        let (aggregate, fired) = (&self.spec.aggregate, self.fired);
+        let again = state.update(
+            self.current.start,
+            place,
+            hash,
+            &key,
+            || aggregate.init(),
+            |value| {
+                aggregate.add(value, record);
+                fired.then(|| aggregate.finish(value))
+            },
+        )?;
+        if let Some(value) = again {
+            self.emitted += 1;
+            out.record(Windowed { key, window: self.current, value }, self.current.end - 1);
         }
         Ok(())
+    }
+
+    fn namespace(&self, at: Timestamp) -> i64 {
+        self.spec.windows.window(at).map_or(self.current.start, |w| w.start)
     }
 
     fn watermark<O: Output<Self::Out>>(
@@ -160,6 +188,7 @@ where
     ) -> Result<()> {
         let before = self.watermark;
         self.watermark = watermark.max(before);
+        self.current = NO_WINDOW;
         if self.spec.lateness_ms > 0 {
             state.save_watermark(self.watermark);
         }

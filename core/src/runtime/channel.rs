@@ -134,7 +134,7 @@ impl<T> Forward<T> {
 }
 
 impl<T: Send + 'static> Output<T> for Forward<T> {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         self.lane.push((record, at));
     }

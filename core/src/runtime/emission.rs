@@ -36,7 +36,7 @@ where
     O: Output<T>,
     A: Stamp<T>,
 {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T) {
         self.records += 1;
         let at = self.stamp.at(&record);

@@ -38,7 +38,7 @@ where
     K: Key,
     F: Fn(&T) -> K + Send + 'static,
 {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         let key = (self.key)(&record);
         let hash = hash_key(&key);

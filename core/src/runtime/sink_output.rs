@@ -41,7 +41,7 @@ impl<W> SinkOutput<W> {
 }
 
 impl<T, W: SinkWriter<T>> Output<T> for SinkOutput<W> {
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         self.written += 1;
         if let Err(e) = self.writer.write(record, at) {

@@ -12,9 +12,12 @@
 //! next, so every table forgets what it has stored and the next snapshot is a full one.
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering::SeqCst},
+use std::{
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::SeqCst},
+    },
 };
 
 use tidegate_checkpoint::{
@@ -28,11 +31,13 @@ use super::{
     backend::{Residency, StateBackend, WriteBatch},
     codec::Codec,
     hash::{Key, hash_key, key_group},
-    table::{Capture, Table, Value, is_watermark_key, namespace_of, watermark_key},
+    table::{Capture, Place, Table, Value, is_watermark_key, namespace_of, watermark_key},
 };
 
 /// Bytes captured before they are handed to the backend.
 const HAND_OVER: usize = 1 << 20;
+/// Entries of a state that is in a near cache, in bytes.
+const NEAR_BYTES: usize = 1 << 20;
 /// Pairs a page of a restore.
 const PAGE: usize = 1024;
 
@@ -62,6 +67,8 @@ pub struct KeyedState<K, V> {
     tables: Vec<Table<K, V>>,
     /// Discarded while a snapshot still has to capture them.
     retired: Vec<Table<K, V>>,
+    /// The memory of the last one that was discarded, for the next.
+    spare: Option<Table<K, V>>,
     backend: Box<dyn StateBackend>,
     capture: Capture,
     phase: Phase,
@@ -97,6 +104,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         Ok(Self {
             tables: Vec::new(),
             retired: Vec::new(),
+            spare: None,
             backend,
             capture: Capture { codec, batch, obsolete: Vec::new(), active: false, entries: 0 },
             phase: Phase::Idle,
@@ -104,7 +112,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             depth_min: key_groups.trailing_zeros() as u8,
             key_groups,
             range,
-            generation: 0,
+            generation: 1,
             recent: 0,
             operator: operator.to_owned(),
             watermark: None,
@@ -139,49 +147,72 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         let (codec, rest) = block.split_first().ok_or_else(damaged)?;
         let codec = Codec::by_id(*codec).ok_or_else(damaged)?;
         let (count, mut rest) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
-        let table = self.table(namespace);
         for _ in 0..u32::from_le_bytes(*count) {
             let key: K = codec.decode(&mut rest)?;
             let value: V = codec.decode(&mut rest)?;
             let hash = hash_key(&key);
             if self.range.contains(key_group(hash, self.key_groups)) {
-                self.tables[table].entry(hash, key, || value, &mut self.capture)?;
+                self.update(namespace, Place::NOWHERE, hash, &key, || value, |_| ())?;
             }
         }
         if rest.is_empty() { Ok(()) } else { Err(damaged()) }
     }
 
-    /// The table of a namespace, made if there is none. The index is good until a table is discarded.
-    #[inline]
-    pub fn table(&mut self, namespace: i64) -> usize {
-        match self.tables.get(self.recent) {
-            Some(table) if table.namespace() == namespace => self.recent,
-            _ => self.find_table(namespace),
-        }
-    }
-
+    /// The table of a namespace, made if there is none.
     #[cold]
     fn find_table(&mut self, namespace: i64) -> usize {
         self.recent = self.tables.iter().position(|t| t.namespace() == namespace).unwrap_or_else(|| {
-            self.tables.push(Table::new(namespace, self.depth_min, self.generation));
+            let table = match self.spare.take() {
+                Some(spare) => spare.begin(namespace, self.generation),
+                None => Table::new(namespace, self.depth_min, self.generation),
+            };
+            self.tables.push(table);
             self.tables.len() - 1
         });
         self.recent
     }
 
-    /// Brings the cache lines of a batch near: see [`Table::touch`].
-    #[inline]
-    pub fn touch(&self, table: usize, hashes: impl Iterator<Item = u64>) {
-        self.tables[table].touch(hashes);
+    /// Whether all of it is in a near cache: then nothing is gained by looking up many keys at a time.
+    pub fn is_near(&self) -> bool {
+        self.len() * size_of::<Option<(K, V)>>() < NEAR_BYTES
     }
 
-    /// The value of a key in a table, to be changed; made by `init` if there is none.
+    /// Where the keys of these hashes are in the table of a namespace, for [`KeyedState::update`]; looked up
+    /// all together, so that their cache misses overlap.
+    #[inline]
+    pub fn locate(&self, namespace: i64, hashes: impl Iterator<Item = u64> + Clone, places: &mut Vec<Place>) {
+        places.clear();
+        let Some(table) = self.tables.iter().find(|t| t.namespace() == namespace) else {
+            return places.extend(hashes.map(|_| Place::NOWHERE));
+        };
+        places.extend(hashes.clone().map(|hash| table.locate(hash)));
+        let touched = hashes.zip(&*places).map(|(hash, place)| u32::from(table.touch(hash, *place)));
+        black_box(touched.fold(0, u32::wrapping_add));
+    }
+
+    /// Changes the value of a key in a namespace; it is made by `init` if there is none. A wrong `place`
+    /// costs time and no more.
     ///
     /// # Errors
     /// [`Kind::User`](tidegate_checkpoint::error::Kind): a value that a snapshot needs does not serialise.
-    #[inline]
-    pub fn entry(&mut self, table: usize, hash: u64, key: K, init: impl FnOnce() -> V) -> Result<&mut V> {
-        self.tables[table].entry(hash, key, init, &mut self.capture)
+    #[inline(always)]
+    pub fn update<R>(
+        &mut self,
+        namespace: i64,
+        place: Place,
+        hash: u64,
+        key: &K,
+        init: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Result<R> {
+        let capture = &mut self.capture;
+        match self.tables.get_mut(self.recent) {
+            Some(table) if table.namespace() == namespace => table.update(place, hash, key, init, change, capture),
+            _ => {
+                let index = self.find_table(namespace);
+                self.tables[index].update(Place::NOWHERE, hash, key, init, change, &mut self.capture)
+            }
+        }
     }
 
     /// The open tables, in no order.
@@ -208,6 +239,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             self.retired.push(table);
         } else {
             table.discard(&mut self.capture);
+            self.spare = table.recycle();
         }
     }
 

@@ -1,50 +1,53 @@
 //! A sub-shard: a small open-addressing table that is serialised, split and grown as a whole.
 //!
 //! It is small, so that whatever is done to it as a whole is short: the longest pause of the state is one
-//! sub-shard's. And it is flat: slots lie in buckets of four, a bucket of small slots is one aligned pair of
-//! cache lines, which the processor fetches together, and its four tags are compared without a branch, so
-//! that a look-up costs one miss and hardly ever a wrong guess. Full buckets overflow into the next.
-use std::num::NonZeroU32;
+//! sub-shard's. And a look-up hardly ever branches on what it finds, because a branch guessed wrong costs more
+//! than a cache miss: it forbids the processor to begin the misses of the records behind. So slots lie in
+//! groups of eight, a group's tags are one word that is searched at once, and three eighths stay free, so
+//! that few groups overflow into the next.
+use super::hash::{Key, hash_key};
 
 /// Entries at which a sub-shard is split.
-pub(super) const ENTRIES_MAX: u32 = 400;
-/// Slots of a bucket.
-const LANES: usize = 4;
+pub(super) const ENTRIES_MAX: u32 = 320;
+/// Never a table's generation: this sub-shard cannot be changed as it is.
+pub(super) const STALE: u32 = 0;
 
-pub(super) struct Slot<K, V> {
-    tag: NonZeroU32,
-    pub key: K,
-    pub value: V,
+/// Slots of a group.
+const LANES: usize = 8;
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+#[repr(align(64))]
+struct Group<K, V>([Option<(K, V)>; LANES]);
+
+/// The tag of a hash in each lane. Its bits find neither the sub-shard nor the group; its top bit says that
+/// the slot is taken.
+#[inline(always)]
+fn tags(hash: u64) -> u64 {
+    (hash >> 24 & 0x7f | 0x80) * LOW
 }
 
-#[repr(align(128))]
-struct Bucket<K, V>([Option<Slot<K, V>>; LANES]);
-
-impl<K, V> Bucket<K, V> {
-    /// Which lanes have this tag, and which are free, as bits.
-    #[inline]
-    fn lanes(&self, tag: u32) -> (u32, u32) {
-        let (mut same, mut free) = (0, 0);
-        for (lane, slot) in self.0.iter().enumerate() {
-            let found = slot.as_ref().map_or(0, |s| s.tag.get());
-            same |= u32::from(found == tag) << lane;
-            free |= u32::from(found == 0) << lane;
-        }
-        (same, free)
-    }
+/// The lanes of `word` that have the tag, as their top bits. The lowest one is right, those above it may be
+/// wrong: whoever asks compares keys anyway.
+#[inline(always)]
+fn same(word: u64, tags: u64) -> u64 {
+    let zero_where_same = word ^ tags;
+    zero_where_same.wrapping_sub(LOW) & !zero_where_same & HIGH
 }
 
-/// The low half of the hash with its top bit set: finds the bucket, tells most keys apart, and never is 0.
-#[inline]
-pub(super) fn tag(hash: u64) -> NonZeroU32 {
-    NonZeroU32::MIN | (hash as u32 | 1 << 31)
+#[inline(always)]
+fn lane(bits: u64) -> usize {
+    bits.trailing_zeros() as usize / 8 % LANES
 }
 
 pub(super) struct Shard<K, V> {
-    buckets: Box<[Bucket<K, V>]>,
+    tags: Box<[u64]>,
+    groups: Box<[Group<K, V>]>,
     pub len: u32,
-    /// The generation of the table in which it was last looked at by a snapshot or changed.
+    /// The generation of the table in which it was last captured or found not to need it.
     pub generation: u32,
+    /// The table's generation while it may be changed just so: captured, known to be changed, and not full.
+    pub open: u32,
     /// Bits of the hash that all its entries share.
     pub depth: u8,
     /// The backend has a block under its key.
@@ -53,108 +56,118 @@ pub(super) struct Shard<K, V> {
     pub saved: bool,
 }
 
-impl<K: Eq, V> Shard<K, V> {
+impl<K: Key, V> Shard<K, V> {
     pub(super) fn new(depth: u8, generation: u32) -> Self {
-        Self { buckets: Box::default(), len: 0, generation, depth, stored: false, saved: false }
+        let (tags, groups) = Default::default();
+        Self { tags, groups, len: 0, generation, open: STALE, depth, stored: false, saved: false }
     }
 
-    /// Words of the cache lines where the key is, if it is in here: see `Table::touch`.
-    #[inline]
-    pub(super) fn touch(&self, hash: u64) -> u32 {
-        let mask = self.buckets.len().wrapping_sub(1);
-        self.buckets.get(tag(hash).get() as usize & mask).map_or(0, |bucket| {
-            let word = |lane: usize| bucket.0[lane].as_ref().map_or(0, |s| s.tag.get());
-            word(0).wrapping_add(word(LANES - 1))
-        })
+    /// As new, but with the memory that it has.
+    pub(super) fn clear(&mut self, generation: u32) {
+        let (tags, mut groups) = (std::mem::take(&mut self.tags), std::mem::take(&mut self.groups));
+        for slot in groups.iter_mut().flat_map(|g| &mut g.0) {
+            *slot = None;
+        }
+        *self = Self { groups, ..Self::new(self.depth, generation) };
+        self.tags = tags;
+        self.tags.fill(0);
     }
 
-    /// Bucket and lane of the key, or of the free slot where it belongs. There is always a free one.
-    #[inline]
-    fn find(&self, tag: NonZeroU32, key: &K) -> (usize, usize, bool) {
-        let mask = self.buckets.len() - 1;
-        let mut index = tag.get() as usize & mask;
+    /// The value of a key that is in here.
+    #[inline(always)]
+    pub(super) fn find(&mut self, hash: u64, key: &K) -> Option<&mut V> {
+        let mask = self.tags.len().wrapping_sub(1);
+        let mut group = hash as usize & mask;
         loop {
-            let bucket = &self.buckets[index];
-            let (mut same, free) = bucket.lanes(tag.get());
+            let word = *self.tags.get(group)?;
+            let mut same = same(word, tags(hash));
             while same != 0 {
-                let lane = same.trailing_zeros() as usize % LANES;
-                if bucket.0[lane].as_ref().is_some_and(|s| s.key == *key) {
-                    return (index, lane, true);
+                if self.is_at(group * LANES + lane(same), key) {
+                    return self.value_mut(group * LANES + lane(same));
                 }
                 same &= same - 1;
             }
-            if free != 0 {
-                return (index, free.trailing_zeros() as usize % LANES, false);
+            if word & HIGH != HIGH {
+                return None;
             }
-            index = (index + 1) & mask;
+            group = (group + 1) & mask;
         }
     }
 
-    #[inline]
-    pub(super) fn get(&self, hash: u64, key: &K) -> Option<&V> {
-        if self.buckets.is_empty() {
-            return None;
-        }
-        let (index, lane, found) = self.find(tag(hash), key);
-        if found { self.buckets[index].0[lane].as_ref().map(|s| &s.value) } else { None }
+    /// The slot where the key of this hash most likely is, without a branch.
+    #[inline(always)]
+    pub(super) fn locate(&self, hash: u64) -> usize {
+        let group = hash as usize & self.tags.len().wrapping_sub(1);
+        let word = self.tags.get(group).copied().unwrap_or_default();
+        group * LANES + lane(same(word, tags(hash)))
     }
 
-    /// The key's value, made by `init` if there is none; false when it was.
-    #[inline]
-    pub(super) fn entry(&mut self, hash: u64, key: K, init: impl FnOnce() -> V) -> (&mut V, bool) {
-        if self.is_full() {
+    #[inline(always)]
+    fn entry(&self, slot: usize) -> Option<&(K, V)> {
+        self.groups.get(slot / LANES)?.0[slot % LANES].as_ref()
+    }
+
+    #[inline(always)]
+    pub(super) fn is_at(&self, slot: usize, key: &K) -> bool {
+        self.entry(slot).is_some_and(|e| e.0 == *key)
+    }
+
+    /// Brings a slot near; whether it is taken.
+    #[inline(always)]
+    pub(super) fn touch(&self, slot: usize) -> bool {
+        self.entry(slot).is_some()
+    }
+
+    #[inline(always)]
+    pub(super) fn value_mut(&mut self, slot: usize) -> Option<&mut V> {
+        self.groups.get_mut(slot / LANES)?.0[slot % LANES].as_mut().map(|e| &mut e.1)
+    }
+
+    /// Puts in a key that is not in here; its slot.
+    pub(super) fn insert(&mut self, hash: u64, key: K, value: V) -> usize {
+        if (self.len as usize + 1) * 8 > self.tags.len() * LANES * 5 {
             self.grow();
         }
-        let tag = tag(hash);
-        let (index, lane, found) = self.find(tag, &key);
-        self.len += u32::from(!found);
-        let slot = self.buckets[index].0[lane].get_or_insert_with(|| Slot { tag, key, value: init() });
-        (&mut slot.value, found)
-    }
-
-    /// At four fifths.
-    #[inline]
-    fn is_full(&self) -> bool {
-        (self.len as usize + 1) * 5 > self.buckets.len() * LANES * 4
+        self.len += 1;
+        self.place(hash, (key, value))
     }
 
     #[cold]
     fn grow(&mut self) {
-        let bigger = (0..(self.buckets.len() * 2).max(2)).map(|_| Bucket([const { None }; LANES])).collect();
-        let old = std::mem::replace(&mut self.buckets, bigger);
-        for slot in old.into_iter().flat_map(|b| b.0).flatten() {
-            self.place(slot);
+        let groups = (self.tags.len() * 2).max(1);
+        self.tags = vec![0; groups].into();
+        let bigger = (0..groups).map(|_| Group([const { None }; LANES])).collect();
+        let old = std::mem::replace(&mut self.groups, bigger);
+        for entry in old.into_iter().flat_map(|g| g.0).flatten() {
+            self.place(hash_key(&entry.0), entry);
         }
     }
 
-    /// Puts a slot into the first free place; its key is not in here.
-    fn place(&mut self, slot: Slot<K, V>) {
-        let mask = self.buckets.len() - 1;
-        let mut index = slot.tag.get() as usize & mask;
-        loop {
-            if let Some(free) = self.buckets[index].0.iter_mut().find(|s| s.is_none()) {
-                *free = Some(slot);
-                return;
-            }
-            index = (index + 1) & mask;
+    fn place(&mut self, hash: u64, entry: (K, V)) -> usize {
+        let mask = self.tags.len() - 1;
+        let mut group = hash as usize & mask;
+        while self.tags[group] & HIGH == HIGH {
+            group = (group + 1) & mask;
         }
+        let lane = lane(!self.tags[group] & HIGH);
+        self.tags[group] |= tags(hash) & 0xff << (8 * lane);
+        self.groups[group].0[lane] = Some(entry);
+        group * LANES + lane
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot<K, V>> {
-        self.buckets.iter().flat_map(|b| b.0.iter().flatten())
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
+        self.groups.iter().flat_map(|g| g.0.iter().flatten())
     }
 
     /// Moves the entries whose next bit of the hash is set into a shard of their own.
-    pub(super) fn split(&mut self, hash: impl Fn(&K) -> u64) -> Self {
+    pub(super) fn split(&mut self) -> Self {
         let bit = 1u64 << (63 - self.depth);
-        let (mut low, mut high) = (Self::new(self.depth + 1, self.generation), Self::new(self.depth + 1, self.generation));
-        for slot in std::mem::take(&mut self.buckets).into_iter().flat_map(|b| b.0).flatten() {
-            let half = if hash(&slot.key) & bit == 0 { &mut low } else { &mut high };
-            if half.is_full() {
-                half.grow();
-            }
-            half.len += 1;
-            half.place(slot);
+        let new = || Self::new(self.depth + 1, self.generation);
+        let (mut low, mut high) = (new(), new());
+        for (key, value) in std::mem::take(&mut self.groups).into_iter().flat_map(|g| g.0).flatten() {
+            let hash = hash_key(&key);
+            let half = if hash & bit == 0 { &mut low } else { &mut high };
+            half.insert(hash, key, value);
         }
         *self = low;
         high

@@ -8,15 +8,13 @@
 //! is *captured* (serialised) before its first change; `sweep` captures the rest piece by piece. So each is
 //! serialised once a snapshot as it was at the freeze, with no copy and no `Clone`; and one whose block is
 //! already stored and unchanged is not serialised at all.
-use std::hint::black_box;
-
-use tidegate_checkpoint::error::Result;
+use tidegate_checkpoint::error::{Error, Result};
 
 use super::{
     backend::{WriteBatch, key_group_prefix},
     codec::Codec,
-    hash::{Key, hash_key},
-    shard::{ENTRIES_MAX, Shard},
+    hash::Key,
+    shard::{ENTRIES_MAX, STALE, Shard},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -27,8 +25,14 @@ const META: u8 = 1;
 /// Bound on the directory: 2^22 sub-shards hold more than a billion entries; beyond it they grow.
 const DEPTH_MAX: u8 = 22;
 
-/// A table of this size is near anyway: touching it first would only be work.
-const NEAR_BYTES: usize = 512 << 10;
+/// Where in its sub-shard an entry most likely is: a guess that is checked before it is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(u32);
+
+impl Place {
+    /// Nobody has looked.
+    pub const NOWHERE: Self = Self(u32::MAX);
+}
 
 /// What may be a value.
 pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
@@ -76,6 +80,25 @@ impl<K: Key, V: Value> Table<K, V> {
         }
     }
 
+    /// As new, for another namespace, but with the memory that it has: windows follow windows of about the
+    /// same keys. `None` when most of it was not needed.
+    pub(super) fn recycle(mut self) -> Option<Self> {
+        if self.len < self.shards.len() * 8 {
+            return None;
+        }
+        for shard in &mut self.shards {
+            shard.clear(self.generation);
+        }
+        self.len = 0;
+        Some(self)
+    }
+
+    /// Begins the life of a recycled table.
+    pub(super) fn begin(mut self, namespace: i64, generation: u32) -> Self {
+        (self.namespace, self.generation, self.swept) = (namespace, generation, usize::MAX);
+        self
+    }
+
     /// Its namespace: the start of the window.
     pub fn namespace(&self) -> i64 {
         self.namespace
@@ -91,70 +114,94 @@ impl<K: Key, V: Value> Table<K, V> {
         self.len == 0
     }
 
-    #[inline]
+    #[inline(always)]
     fn slot_of(&self, hash: u64) -> usize {
-        // A depth of 0 would shift by 64: one key group, one sub-shard.
-        hash.checked_shr(64 - u32::from(self.depth)).unwrap_or(0) as usize
+        // In two steps, because a depth of 0 would shift by 64: one key group, one sub-shard.
+        (hash >> 1 >> (63 - self.depth)) as usize
     }
 
-    /// Brings the cache lines of these hashes near. Plain loads that depend on nothing overlap their misses
-    /// as prefetches would, in safe code; the sum keeps the compiler from dropping them.
-    #[inline]
-    pub fn touch(&self, hashes: impl Iterator<Item = u64>) {
-        if self.len * size_of::<(K, V)>() < NEAR_BYTES {
-            return;
-        }
-        let mut sum = 0u32;
-        for hash in hashes {
-            if let Some(shard) = self.shards.get(self.directory[self.slot_of(hash)] as usize) {
-                sum = sum.wrapping_add(shard.touch(hash));
+    /// Where the key of a hash most likely is. Nowhere branches on what it finds, so that many of these in a
+    /// row overlap their cache misses.
+    #[inline(always)]
+    pub(super) fn locate(&self, hash: u64) -> Place {
+        let shard = self.shards.get(self.directory[self.slot_of(hash)] as usize);
+        shard.map_or(Place::NOWHERE, |s| Place(s.locate(hash) as u32))
+    }
+
+    /// Brings the entry at a place near; whether there is one.
+    #[inline(always)]
+    pub(super) fn touch(&self, hash: u64, place: Place) -> bool {
+        let shard = self.shards.get(self.directory[self.slot_of(hash)] as usize);
+        shard.is_some_and(|s| s.touch(place.0 as usize))
+    }
+
+    /// Changes the value of a key, which is made by `init` if there is none. (A closure, because a reference
+    /// that is returned on one path only would have to be looked up twice.)
+    #[inline(always)]
+    pub(super) fn update<R>(
+        &mut self,
+        place: Place,
+        hash: u64,
+        key: &K,
+        init: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V) -> R,
+        capture: &mut Capture,
+    ) -> Result<R> {
+        let index = self.directory[self.slot_of(hash)] as usize;
+        if let Some(shard) = self.shards.get_mut(index)
+            && shard.open == self.generation
+        {
+            let slot = place.0 as usize;
+            if shard.is_at(slot, key) {
+                if let Some(value) = shard.value_mut(slot) {
+                    return Ok(change(value));
+                }
+            } else if let Some(value) = shard.find(hash, key) {
+                return Ok(change(value));
             }
         }
-        black_box(sum);
+        self.find_or_insert(hash, key, init, capture).map(change)
     }
 
-    /// The value of a key, if there is one.
-    pub fn get(&self, hash: u64, key: &K) -> Option<&V> {
-        self.shards.get(self.directory[self.slot_of(hash)] as usize)?.get(hash, key)
-    }
-
-    /// The value of a key, to be changed; made by `init` if there is none.
-    #[inline]
-    pub(super) fn entry(
+    #[cold]
+    #[inline(never)]
+    fn find_or_insert(
         &mut self,
         hash: u64,
-        key: K,
+        key: &K,
         init: impl FnOnce() -> V,
         capture: &mut Capture,
     ) -> Result<&mut V> {
-        let slot = self.slot_of(hash);
-        let mut index = self.directory[slot] as usize;
-        match self.shards.get(index) {
-            Some(shard) if shard.generation == self.generation && !shard.saved && shard.len < ENTRIES_MAX => {}
-            _ => index = self.prepare(slot, hash, capture)?,
+        let index = self.prepare(hash, capture)?;
+        let shard = &mut self.shards[index];
+        if shard.find(hash, key).is_none() {
+            self.len += 1;
+            shard.insert(hash, key.clone(), init());
+            if shard.len >= ENTRIES_MAX {
+                shard.open = STALE;
+            }
         }
-        let (value, found) = self.shards[index].entry(hash, key, init);
-        self.len += usize::from(!found);
-        Ok(value)
+        shard.find(hash, key).ok_or_else(|| Error::internal("an entry of the state is not where it was put"))
     }
 
     /// Makes the sub-shard of `hash` fit to be changed: there, captured if a snapshot needs it as it is,
     /// marked as changed, and not full.
-    #[cold]
-    fn prepare(&mut self, slot: usize, hash: u64, capture: &mut Capture) -> Result<usize> {
+    fn prepare(&mut self, hash: u64, capture: &mut Capture) -> Result<usize> {
+        let slot = self.slot_of(hash);
         if self.directory[slot] == NONE {
             self.directory[slot] = self.shards.len() as u32;
             self.shards.push(Shard::new(self.depth, self.generation));
-            return Ok(self.shards.len() - 1);
         }
-        let index = self.directory[slot] as usize;
-        self.capture(index, slot, capture)?;
-        self.shards[index].saved = false;
-        if self.shards[index].len < ENTRIES_MAX || self.shards[index].depth >= DEPTH_MAX {
-            return Ok(index);
+        let mut index = self.directory[slot] as usize;
+        if self.shards[index].open != self.generation {
+            self.capture(index, slot, capture)?;
+            if self.shards[index].len >= ENTRIES_MAX && self.shards[index].depth < DEPTH_MAX {
+                self.split(index, slot, capture);
+                index = self.directory[self.slot_of(hash)] as usize;
+            }
+            (self.shards[index].saved, self.shards[index].open) = (false, self.generation);
         }
-        self.split(index, slot, capture);
-        Ok(self.directory[self.slot_of(hash)] as usize)
+        Ok(index)
     }
 
     fn split(&mut self, index: usize, slot: usize, capture: &mut Capture) {
@@ -169,7 +216,7 @@ impl<K: Key, V: Value> Table<K, V> {
             slot *= 2;
         }
         let new = self.shards.len() as u32;
-        let high = self.shards[index].split(hash_key);
+        let high = self.shards[index].split();
         // All slots of the old sub-shard are one aligned run; its upper half now belongs to the new one.
         let span = 1usize << (self.depth + 1 - high.depth);
         let first = slot / span * span;
@@ -190,14 +237,14 @@ impl<K: Key, V: Value> Table<K, V> {
             capture.batch.put_with(key, |bytes| {
                 bytes.push(codec.id());
                 bytes.extend_from_slice(&shard.len.to_le_bytes());
-                for slot in shard.iter() {
-                    codec.encode(&slot.key, bytes)?;
-                    codec.encode(&slot.value, bytes)?;
+                for (key, value) in shard.iter() {
+                    codec.encode(key, bytes)?;
+                    codec.encode(value, bytes)?;
                 }
                 Ok(())
             })?;
             capture.entries += u64::from(shard.len);
-            (shard.stored, shard.saved) = (true, true);
+            (shard.stored, shard.saved, shard.open) = (true, true, STALE);
         }
         self.shards[index].generation = generation;
         Ok(())
@@ -257,7 +304,7 @@ impl<K: Key, V: Value> Table<K, V> {
 
     /// All entries, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flat_map(|s| s.iter().map(|slot| (&slot.key, &slot.value)))
+        self.shards.iter().flat_map(|s| s.iter().map(|(key, value)| (key, value)))
     }
 }
 
