@@ -16,3 +16,4 @@ pub mod paths;
 pub mod recover;
 pub mod retain;
 pub mod store;
+pub mod unfinished;

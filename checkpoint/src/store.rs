@@ -21,6 +21,7 @@ use crate::{
     kill,
     manifest::{Manifest, ObjectRef},
     paths,
+    unfinished::{local_directory, sweep_unfinished},
 };
 
 pub use object_store::PutPayload as Payload;
@@ -55,7 +56,7 @@ pub enum Created {
 impl CheckpointStore {
     /// A job's objects below `prefix` of a store.
     pub fn new(objects: Arc<dyn ObjectStore>, prefix: &str, job: JobId) -> Self {
-        Self { objects, prefix: Path::from(prefix), job, shown: format!("/{prefix}") }
+        Self { objects, prefix: Path::from(prefix), job, shown: format!("custom:{prefix}") }
     }
 
     /// Opens `file:///path`, a plain path, `memory:`, or a URL of a compiled-in object store.
@@ -71,6 +72,20 @@ impl CheckpointStore {
     /// The job.
     pub fn job(&self) -> &JobId {
         &self.job
+    }
+
+    /// Deletes what killed processes have left of writes to a local directory: see [`crate::unfinished`].
+    /// Claims are left alone: another's may be on its way. Blocks.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::error::Kind), with the operating system's error.
+    pub fn sweep_unfinished(&self) -> Result<()> {
+        for folder in ["manifests", "commits", "state"] {
+            let folder = self.path(&paths::folder(&self.job, folder));
+            sweep_unfinished(&self.shown, &folder)
+                .map_err(|e| Error::unavailable(format!("cannot sweep {folder}")).caused_by(e))?;
+        }
+        Ok(())
     }
 
     fn path(&self, name: &str) -> Path {
@@ -246,15 +261,10 @@ pub(crate) fn decode_commit(path: &str, bytes: &[u8]) -> Result<CommitRecord> {
 /// # Errors
 /// As [`CheckpointStore::open`].
 pub fn open_url(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    let (scheme, rest) = match url.split_once(':') {
-        Some((scheme, rest)) if !scheme.contains(['/', '.']) => (scheme, rest),
-        _ => ("", url),
-    };
-    match scheme {
-        "" => local(url),
-        "file" => local(rest.strip_prefix("//").unwrap_or(rest)),
-        "memory" => Ok((Arc::new(InMemory::new()), Path::default())),
-        _ => remote(url, scheme),
+    match (local_directory(url), url.split_once(':')) {
+        (Some(directory), _) => local(directory),
+        (None, Some(("memory", _))) => Ok((Arc::new(InMemory::new()), Path::default())),
+        (None, scheme) => remote(url, scheme.map_or("", |(scheme, _)| scheme)),
     }
 }
 

@@ -24,11 +24,12 @@ use tidegate_checkpoint::{
     ids::{Epoch, OperatorId, Subtask},
     kill,
     store::{failed, open_url},
+    unfinished::sweep_unfinished,
 };
 use tidegate_core::{
     Error, Result, Timestamp,
     connect::{OpenSink, Sink, SinkContext, SinkWriter, WriterContext},
-    env::{AbortOnDrop, spawn_owned},
+    env::{AbortOnDrop, spawn_blocking, spawn_owned},
 };
 
 use super::{
@@ -113,6 +114,15 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
                 open.check_empty().await?;
             }
             open.sweep(&staging).await?;
+            if let Place::Url(url) = &self.place {
+                let url = url.clone();
+                let swept = spawn_blocking(move || sweep_unfinished(&url, &staging)).await;
+                swept
+                    .map_err(|e| Error::internal("the sweep of the staging area has panicked").caused_by(e))?
+                    .map_err(|e| {
+                        Error::unavailable("the staging area cannot be swept of unfinished files").caused_by(e)
+                    })?;
+            }
             Ok(open)
         })
     }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     connect::{SinkContext, Split},
-    env::{now, wall_ms},
+    env::{now, spawn_blocking, wall_ms},
     plan::{Graph, NodeKind},
     settings::Settings,
 };
@@ -49,6 +49,10 @@ pub(super) async fn begin(
 ) -> Result<Start> {
     let nonce = format!("{}-{}-{:?}", std::process::id(), wall_ms(), now());
     let attempt = store.claim(&nonce).await?;
+    let sweeper = store.clone();
+    spawn_blocking(move || sweeper.sweep_unfinished())
+        .await
+        .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
     let manifests = store.manifests().await?;
     let observed = Observed {
         commits: store.commits().await?,

@@ -1,0 +1,79 @@
+//! What a killed process leaves of a write to a local directory.
+//!
+//! `object_store` writes a local object as `name#1` beside its place and renames it when it is complete. It
+//! never lists such files, so what a crash leaves of them would stay for ever: they are looked for here, in
+//! the directory itself. Called only by the owner of an attempt, about attempts before it: a writer whose
+//! file vanishes under it is fenced, and its write fails.
+use object_store::path::Path;
+use std::{
+    fs, io,
+    path::{Path as Directory, PathBuf},
+};
+
+/// The directory that a URL means; `None` when it is no local one.
+pub(crate) fn local_directory(url: &str) -> Option<&str> {
+    match url.split_once(':') {
+        Some(("file", rest)) => Some(rest.strip_prefix("//").unwrap_or(rest)),
+        Some((scheme, _)) if !scheme.contains(['/', '.']) => None,
+        _ => Some(url),
+    }
+}
+
+/// Deletes unfinished writes below `prefix` of the store behind `url`; says how many.
+///
+/// # Errors
+/// The operating system's, but for what somebody else has deleted meanwhile.
+pub fn sweep_unfinished(url: &str, prefix: &Path) -> io::Result<usize> {
+    let Some(directory) = local_directory(url) else { return Ok(0) };
+    sweep(&prefix.parts().fold(PathBuf::from(directory), |path, part| path.join(part.as_ref())))
+}
+
+fn sweep(directory: &Directory) -> io::Result<usize> {
+    let mut swept = 0;
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            swept += sweep(&entry.path())?;
+        } else if is_unfinished(&entry.file_name().to_string_lossy()) {
+            match fs::remove_file(entry.path()) {
+                Ok(()) => swept += 1,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(swept)
+}
+
+fn is_unfinished(name: &str) -> bool {
+    name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unfinished_writes_below_the_prefix_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        };
+        for name in ["a/b/part#1", "a/part#23", "a/part", "a/x#y", "other/part#1"] {
+            put(name);
+        }
+        let url = format!("file://{}", dir.path().display());
+        assert_eq!(sweep_unfinished(&url, &Path::from("a")).unwrap(), 2);
+        assert_eq!(sweep_unfinished(&url, &Path::from("a")).unwrap(), 0);
+        assert!(["a/part", "a/x#y", "other/part#1"].iter().all(|n| dir.path().join(n).exists()));
+        assert_eq!(sweep_unfinished(&url, &Path::from("missing")).unwrap(), 0);
+        assert_eq!(sweep_unfinished("s3://bucket", &Path::default()).unwrap(), 0);
+    }
+}

@@ -1,0 +1,164 @@
+//! The crash job as a child process: started, watched, killed, and its output judged.
+//!
+//! Real time is right here, and only here: the thing under test is another process. Every wait is for a
+//! condition and has a deadline that only a hang can reach.
+#![allow(clippy::disallowed_methods)]
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+use crate::{
+    job,
+    world::{self, Output},
+};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+pub const SIGKILL: i32 = 9;
+
+/// A directory with input, and the job that runs over it.
+pub struct Case {
+    dir: TempDir,
+    expected: Output,
+    parallelism: u32,
+    rate: u32,
+}
+
+/// A started job; killed when it is dropped.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Case {
+    /// `rows` in each of four files, each read at `rate` rows a second.
+    pub fn new(seed: u64, parallelism: u32, rows: u64, rate: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let expected = world::make(dir.path(), seed, rows);
+        Self { dir, expected, parallelism, rate }
+    }
+
+    pub fn at_parallelism(&mut self, parallelism: u32) {
+        self.parallelism = parallelism;
+    }
+
+    /// Starts the job, armed with a kill point (`name:n`) or not.
+    pub fn start(&self, kill_point: Option<&str>) -> Running {
+        self.start_at(kill_point, self.rate)
+    }
+
+    fn start_at(&self, kill_point: Option<&str>, rate: u32) -> Running {
+        let errors = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("errors")).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", job::TEST, "--nocapture"]);
+        command.env(job::ARGUMENTS, format!("{},{rate},{}", self.parallelism, self.dir.path().display()));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).env_remove("TIDEGATE_KILL_POINT");
+        if let Some(point) = kill_point {
+            command.env("TIDEGATE_KILL_POINT", point);
+        }
+        Running(command.spawn().unwrap())
+    }
+
+    pub fn errors(&self) -> String {
+        fs::read_to_string(self.dir.path().join("errors")).unwrap_or_default()
+    }
+
+    /// Committed checkpoints so far: the highest number.
+    pub fn committed(&self) -> u64 {
+        let records = fs::read_dir(self.dir.path().join("checkpoints/crash/commits")).into_iter().flatten();
+        let names = records.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter_map(|n| n.strip_suffix(".commit").and_then(|n| n.parse().ok())).max().unwrap_or(0)
+    }
+
+    /// Runs with the kill point armed; the point itself must have killed it.
+    pub fn die_at(&self, kill_point: &str) {
+        let status = self.start(Some(kill_point)).ended();
+        assert_eq!(
+            status.signal(),
+            Some(SIGKILL),
+            "the kill point {kill_point} never fired: {status}\n{}",
+            self.errors()
+        );
+    }
+
+    /// Runs to the end, as fast as it can, and compares.
+    pub fn finish(&self) {
+        let status = self.start_at(None, 0).ended();
+        assert!(status.success(), "{status}\n{}", self.errors());
+        self.assert_exact();
+    }
+
+    pub fn assert_exact(&self) {
+        if let Err(difference) = world::compare(&self.expected, &world::found(self.dir.path())) {
+            panic!("{difference}\n{}", self.errors());
+        }
+        let staged = files(&self.dir.path().join("out")).into_iter().filter(|f| f.contains(".staging"));
+        assert_eq!(staged.collect::<Vec<_>>(), Vec::<String>::new(), "left in the staging area");
+    }
+}
+
+impl Running {
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < DEADLINE, "the job hangs");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Lets it run for so long; whether it is still running.
+    pub fn runs_for(&mut self, time: Duration) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < time {
+            if self.0.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// Waits until `condition` holds; whether it does (or the job has ended before).
+    pub fn runs_until(&mut self, condition: impl Fn() -> bool) -> bool {
+        let began = Instant::now();
+        while !condition() {
+            if self.0.try_wait().unwrap().is_some() {
+                return condition();
+            }
+            assert!(began.elapsed() < DEADLINE, "the condition does not come about");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    /// SIGKILL; whether it was still running.
+    pub fn kill(mut self) -> bool {
+        let _ = self.0.kill();
+        self.0.wait().unwrap().signal() == Some(SIGKILL)
+    }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}

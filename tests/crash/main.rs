@@ -1,0 +1,9 @@
+//! SIGKILL, from outside and from inside: whatever the moment, the output is that of a run that was never
+//! killed. A real child process each time, since unwinding runs destructors and a crash does not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+mod at_points;
+mod at_random;
+mod child;
+mod in_recovery;
+mod job;
+mod world;
