@@ -168,17 +168,16 @@ fn args() -> Result<Args, String> {
 
 /// The job file if there is one, then the environment, then the command line.
 fn settings(args: &Args) -> Result<Settings, tidegate::Error> {
-    let mut settings = match &args.job_file {
-        Some(file) => Settings::from_file(file)?,
-        None => {
-            let mut settings = Settings::default();
-            settings.checkpoint.interval = Duration::from_secs(1);
-            settings.checkpoint.store = args.out.join("checkpoints").display().to_string();
-            settings.report.checkpoints = true;
-            settings.report.progress = true;
-            settings.report.summary = true;
-            settings
-        }
+    let mut settings = if let Some(file) = &args.job_file {
+        Settings::from_file(file)?
+    } else {
+        let mut settings = Settings::default();
+        settings.checkpoint.interval = Duration::from_secs(1);
+        settings.checkpoint.store = args.out.join("checkpoints").display().to_string();
+        settings.report.checkpoints = true;
+        settings.report.progress = true;
+        settings.report.summary = true;
+        settings
     }
     .with_env()?;
     if let Some(store) = &args.checkpoints {

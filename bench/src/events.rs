@@ -70,7 +70,7 @@ pub struct Item {
 pub fn item(i: u64) -> Item {
     let (x, y) = (random(SEED, 2 * i), random(SEED, 2 * i + 1));
     Item {
-        is_auction: i % 4 != 0,
+        is_auction: !i.is_multiple_of(4),
         key: ((x >> 32) * PERSONS) >> 32,
         value: 1 + (((y >> 32) * 10_000_000) >> 32),
         at_ms: BEGIN_MS + (i / 10) as i64,

@@ -1,4 +1,5 @@
 //! The store and the commit point on real objects: in memory and in a directory.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 use futures::future::join_all;
 use object_store::memory::InMemory;
 use std::{collections::BTreeSet, sync::Arc};

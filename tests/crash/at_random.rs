@@ -2,7 +2,7 @@
 //!
 //! The moment is either a random time after the start, which falls into recovery as often as not, or a random
 //! time after a further checkpoint has committed, so that the job also gets on. The seed is printed;
-//! TIDEGATE_TEST_SEED repeats it.
+//! `TIDEGATE_TEST_SEED` repeats it.
 use crate::child::Case;
 use std::time::Duration;
 use tidegate::extend::env::{random, wall_ms};

@@ -48,7 +48,7 @@ fn w1(events: u64, at_fifth: impl Fn()) -> Answer {
         for i in part {
             let bid = bid(i);
             let eur = to_eur(bid.price);
-            if bid.auction % 123 == 0 {
+            if bid.auction.is_multiple_of(123) {
                 answer.row(eur, 0);
             }
         }

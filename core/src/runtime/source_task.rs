@@ -190,20 +190,17 @@ where
                 while let Ok(control) = self.control.try_recv() {
                     self.take(control).await?;
                 }
-                match self.choose() {
-                    Some(split) => {
-                        let before = at;
-                        self.fill(split)?;
-                        at = self.clock.busy(before);
-                        self.adapt_budget(at.duration_since(before));
-                    }
-                    None => {
-                        self.announce_end();
-                        self.control_all(Control::Flush);
-                        self.ready().await?;
-                        self.wait().await?;
-                        at = self.clock.idle(at);
-                    }
+                if let Some(split) = self.choose() {
+                    let before = at;
+                    self.fill(split)?;
+                    at = self.clock.busy(before);
+                    self.adapt_budget(at.duration_since(before));
+                } else {
+                    self.announce_end();
+                    self.control_all(Control::Flush);
+                    self.ready().await?;
+                    self.wait().await?;
+                    at = self.clock.idle(at);
                 }
                 if at.duration_since(marked) >= MARKER_EVERY {
                     marked = at;
@@ -298,10 +295,8 @@ where
         match slowest {
             Some(w) if self.idle || self.emitted.is_none_or(|e| e < w) => self.emit_watermark(w),
             Some(_) => {}
-            None if self.all_ended() && !self.discovers => {
-                if self.emitted != Some(MAX) {
-                    self.emit_watermark(MAX);
-                }
+            None if self.all_ended() && !self.discovers && self.emitted != Some(MAX) => {
+                self.emit_watermark(MAX);
             }
             None if !self.idle => {
                 self.idle = true;

@@ -6,7 +6,7 @@ use tidegate_checkpoint::error::{Error, Result};
 /// The encoding of state. It stands in front of every block, so that a job can change it between runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Codec {
-    /// MessagePack with field names: fields may be added (with `#[serde(default)]`), removed and reordered,
+    /// `MessagePack` with field names: fields may be added (with `#[serde(default)]`), removed and reordered,
     /// and state can be read without the user's types.
     #[default]
     Named,
