@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The hard case is garbage: an old object may be kept alive by a few blocks. When less than
-//! [`LIVE_MIN`] of an object is live, its blocks are copied into the new one while sealing, in the
+//! `LIVE_MIN` of an object is live, its blocks are copied into the new one while sealing, in the
 //! background.
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;

@@ -1,4 +1,4 @@
-//! What users write: a [`Job`](job::Job), its sources, streams and sinks, and the handle of what runs.
+//! What users write: a [`Job`], its sources, streams and sinks, and the handle of what runs.
 pub mod handle;
 pub mod job;
 pub mod keyed;

@@ -1,7 +1,7 @@
 //! What every keyed operator has in common: its place in the plan, its input, its state's life.
 //!
-//! At parallelism 1 the operator is fused into its upstream's chain ([`KeyBy`]); else it is the head of a
-//! task behind an exchange. Either way records come to [`KeyedNode`] in batches, with key and hash.
+//! At parallelism 1 the operator is fused into its upstream's chain (`KeyBy`); else it is the head of a
+//! task behind an exchange. Either way records come to `KeyedNode` in batches, with key and hash.
 //!
 //! The life of the state runs through the same few calls as everything else: it is loaded in the first
 //! `poll_ready`, frozen at a barrier, captured piece by piece in `sweep`, and the sealed snapshot goes to
@@ -199,7 +199,7 @@ where
     }
 }
 
-/// What takes keyed batches: a [`KeyedNode`], whatever its operator.
+/// What takes keyed batches: a `KeyedNode`, whatever its operator.
 pub trait KeyedInput<K, T>: Send + 'static {
     /// Whether it takes records one by one, because its state is small: then the chain and the update of the
     /// state are one loop.

@@ -1,6 +1,6 @@
 //! `boxed`: a stream whose type is forgotten, and which may have several consumers.
 //!
-//! The upstream's chain ends in a [`Tee`], which hands each batch to the chains of the consumers: all in
+//! The upstream's chain ends in a `Tee`, which hands each batch to the chains of the consumers: all in
 //! one task, no channel, one dynamic call a batch and consumer. The consumers' chains and the upstream's
 //! are instantiated in no particular order, so they meet in a port of the subtask's build.
 use super::side::SidePort;
