@@ -10,6 +10,7 @@
 use futures::{FutureExt, future::BoxFuture};
 use serde_json::Value;
 use std::{
+    any::Any,
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
@@ -94,7 +95,7 @@ pub(super) enum Ended {
 enum Wake {
     Task(Option<TaskEvent>),
     Request(Option<Request>),
-    Io(Event),
+    Io(Result<Event>),
     Deadline,
     Beat,
     Discover(Result<Vec<(OperatorId, Subtask, crate::connect::Split)>>),
@@ -221,7 +222,7 @@ impl<'a> Driver<'a> {
                 Wake::Request(Some(Request::Checkpoint(token))) => Event::Requested { token },
                 Wake::Request(Some(Request::Stop)) => Event::StopRequested,
                 Wake::Request(Some(Request::Cancel) | None) => return Ok(Ended::Cancelled),
-                Wake::Io(event) => event,
+                Wake::Io(event) => event?,
                 Wake::Deadline => Event::Tick,
                 Wake::Beat => {
                     self.check_beats()?;
@@ -254,7 +255,10 @@ impl<'a> Driver<'a> {
         let deadline = self.coordinator.deadline_ms().map(|d| Duration::from_millis(d.saturating_sub(self.now_ms())));
         tokio::select! {
             biased;
-            Some(done) = self.io.join_next() => Wake::Io(done.unwrap_or(Event::Tick)),
+            Some(done) = self.io.join_next() => Wake::Io(done.map_err(|e| match e.try_into_panic() {
+                Ok(panic) => caught(panic.as_ref()),
+                Err(e) => Error::internal("the writing of a checkpoint was cut off").caused_by(e),
+            })),
             event = self.events.recv() => Wake::Task(event),
             request = requests.recv() => Wake::Request(request),
             found = discovery => Wake::Discover(found),
@@ -443,15 +447,18 @@ impl Tasks {
             let error = match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error,
-                Err(panic) => {
-                    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-                    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                    Error::user(format!("panicked: {}", text.unwrap_or_else(|| "(no message)".into())))
-                }
+                Err(panic) => caught(panic.as_ref()),
             };
             let _ = events.send(TaskEvent::Failed { label, subtask, error }).await;
         });
     }
+}
+
+/// The error that a panic is: it fails the attempt, wherever it was.
+pub(super) fn caught(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    Error::user(format!("panicked: {}", text.unwrap_or_else(|| "(no message)".into())))
 }
 
 fn coordinator(shared: &Shared, start: &Start) -> Coordinator {

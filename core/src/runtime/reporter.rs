@@ -1,5 +1,6 @@
 //! An operator's line to the coordinator: its acknowledgements, made durable in the background.
 use futures::{FutureExt, future::BoxFuture};
+use std::panic::AssertUnwindSafe;
 use tokio::sync::mpsc;
 
 use tidegate_checkpoint::{
@@ -8,7 +9,7 @@ use tidegate_checkpoint::{
     ids::{Epoch, OperatorId, Subtask},
 };
 
-use super::attempt::TaskEvent;
+use super::attempt::{TaskEvent, caught};
 use crate::env::{AbortOnDrop, spawn_owned};
 
 /// Sends acknowledgements of one operator and subtask. Dropping it aborts what has not been sent: a dead
@@ -29,19 +30,25 @@ impl Reporter {
     }
 
     /// Acknowledges `epoch` when `durable` is; declines it when that fails, with `fatal` saying whether the
-    /// attempt can go on.
+    /// attempt can go on. After a panic it never can.
     pub(crate) fn ack(&mut self, epoch: Epoch, fatal: bool, durable: BoxFuture<'static, Result<Ack>>) {
         let participant = self.participant.clone();
         self.send(
-            durable
-                .map(move |result| match result {
-                    Ok(ack) => TaskEvent::Ack { participant, epoch, ack },
-                    Err(error) if fatal => TaskEvent::Failed {
-                        label: participant.operator.to_string(),
-                        subtask: participant.subtask,
-                        error,
-                    },
-                    Err(error) => TaskEvent::Declined { participant, epoch, reason: error.to_string() },
+            AssertUnwindSafe(durable)
+                .catch_unwind()
+                .map(move |result| {
+                    match result
+                        .map_err(|panic| (true, caught(panic.as_ref())))
+                        .and_then(|made| made.map_err(|e| (fatal, e)))
+                    {
+                        Ok(ack) => TaskEvent::Ack { participant, epoch, ack },
+                        Err((true, error)) => TaskEvent::Failed {
+                            label: participant.operator.to_string(),
+                            subtask: participant.subtask,
+                            error,
+                        },
+                        Err((false, error)) => TaskEvent::Declined { participant, epoch, reason: error.to_string() },
+                    }
                 })
                 .boxed(),
         );

@@ -1,6 +1,8 @@
 //! The life of a job: attempt after attempt, until one ends without failing or no more are granted.
+use futures::FutureExt;
 use std::{
     collections::{BTreeMap, VecDeque},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,7 +14,7 @@ use tidegate_checkpoint::{
 };
 
 use super::{
-    attempt::{Driver, Ended},
+    attempt::{Driver, Ended, caught},
     restart::Restarts,
 };
 use crate::{
@@ -175,13 +177,13 @@ pub(crate) async fn supervise(
     let mut restarts = Restarts::new(shared.settings.restart.clone(), seed);
     let mut first = true;
     let result = loop {
-        let outcome = match Driver::open(&shared, store.clone(), first).await {
-            Ok(driver) => {
-                first = false;
-                driver.run(&mut requests).await
-            }
-            Err(error) => Err(error),
+        let attempt = async {
+            let driver = Driver::open(&shared, store.clone(), first).await?;
+            first = false;
+            driver.run(&mut requests).await
         };
+        // Connectors are called in here as well as in tasks of their own.
+        let outcome = AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|p| Err(caught(p.as_ref())));
         let error = match outcome {
             Ok(Ended::Done) => break Ok(JobState::Finished),
             Ok(Ended::Cancelled) => break Ok(JobState::Cancelled),
@@ -212,6 +214,8 @@ pub(crate) async fn supervise(
         Ok(state) => *state,
         Err(_) => JobState::Failed,
     };
+    // In this order: who asks from now on is refused at once, who has asked before finds out here.
+    requests.close();
     shared.live().waiting.clear();
     shared.status.send_modify(|s| (s.state, s.failure) = (state, result.as_ref().err().map(ToString::to_string)));
     result.map(drop)
@@ -229,6 +233,11 @@ impl Shared {
             s.restarts += 1;
             s.failures = failures.into();
         });
+        // The next attempt's coordinator knows nothing of who asked this one's.
+        for waiting in std::mem::take(&mut self.live().waiting).into_values() {
+            // Nobody waiting any more is fine.
+            let _ = waiting.send(Err(Error::unavailable(format!("the attempt has failed: {error}"))));
+        }
     }
 
     fn checkpoint_refused(&self, token: u64) {
