@@ -19,6 +19,8 @@ pub mod record;
 pub mod runtime;
 pub mod settings;
 pub mod state;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod time;
 
 pub use api::{

@@ -9,7 +9,7 @@ use std::{
 };
 use tidegate_core::{Error, Result};
 
-/// Where a row ends: bytes of the (decompressed) file, and lines.
+/// A place in a file: bytes of the (decompressed) file, and line feeds, before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub offset: u64,
@@ -101,8 +101,12 @@ impl<R: Read, T, F: Fn(&str) -> Option<std::result::Result<T, String>>> Iterator
             }
             let begins = self.place;
             self.place = Place { offset: begins.offset + read, line: begins.line + 1 };
-            while line.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+            if line.last() == Some(&b'\n') {
                 line.pop();
+                // One of them: a carriage return before the line end is the line's own.
+                if line.last() == Some(&b'\r') {
+                    line.pop();
+                }
             }
             let record = match String::from_utf8(line) {
                 Ok(text) => match (self.decode)(&text) {
@@ -152,12 +156,14 @@ impl<T: DeserializeOwned + Send + 'static> Format for Csv<T> {
         };
         let mut reader = builder().from_reader(open(0)?.0);
         let header = reader.byte_headers().map_err(broken)?.clone();
+        // A row is over at the carriage return; the line feed behind it is read with the next row.
+        let crlf = reader.position().line() == 1 + line_feeds(&header);
         let mut base = Place::default();
         if from.0 > 0 {
             reader = builder().has_headers(false).from_reader(open(from.0)?.0);
-            base = Place { offset: from.0, line: from.1.saturating_sub(1) };
+            base = Place { offset: from.0, line: from.1 };
         }
-        Ok(Rows(Box::new(CsvRows { reader, header, base, ended: false, record: PhantomData::<fn() -> T> })))
+        Ok(Rows(Box::new(CsvRows { reader, header, crlf, base, ended: false, record: PhantomData::<fn() -> T> })))
     }
 }
 
@@ -171,6 +177,8 @@ fn broken(e: csv::Error) -> Error {
 struct CsvRows<T> {
     reader: csv::Reader<Input>,
     header: csv::ByteRecord,
+    /// Whether its lines end with `\r\n`.
+    crlf: bool,
     base: Place,
     ended: bool,
     record: PhantomData<fn() -> T>,
@@ -179,7 +187,7 @@ struct CsvRows<T> {
 impl<T> CsvRows<T> {
     fn place(&self) -> Place {
         let at = self.reader.position();
-        Place { offset: self.base.offset + at.byte(), line: self.base.line + at.line() }
+        Place { offset: self.base.offset + at.byte(), line: self.base.line + at.line() - 1 }
     }
 }
 
@@ -189,7 +197,7 @@ impl<T: DeserializeOwned> Iterator for CsvRows<T> {
         if self.ended {
             return None;
         }
-        let begins = self.place();
+        let mut begins = self.place();
         let mut row = csv::ByteRecord::new();
         match self.reader.read_byte_record(&mut row) {
             Ok(true) => {}
@@ -211,8 +219,16 @@ impl<T: DeserializeOwned> Iterator for CsvRows<T> {
         } else {
             Err((format!("it has {} columns, the header has {}", row.len(), self.header.len()), raw(&row)))
         };
-        Some(Ok(Row { record, begins, ends: self.place() }))
+        let ends = self.place();
+        // Empty lines before the row were read with it; its own line end was too, unless it is `\r\n`.
+        let around = (ends.line - begins.line).saturating_sub(line_feeds(&row));
+        begins.line += around.saturating_sub(u64::from(!self.crlf));
+        Some(Ok(Row { record, begins, ends }))
     }
+}
+
+fn line_feeds(row: &csv::ByteRecord) -> u64 {
+    row.as_slice().iter().filter(|b| **b == b'\n').count() as u64
 }
 
 fn cause(e: &csv::Error) -> String {

@@ -1,7 +1,8 @@
 //! Reading a file ahead, on a thread of its own: decompresses, cuts into rows, decodes.
 //!
 //! The task of the source only takes finished chunks; it never waits for a disk. The channel is bounded, and
-//! the thread ends when nobody listens any more.
+//! the thread ends when nobody listens any more. It says when it has come to the end of the file: a channel
+//! that closes without that is a thread that has panicked (in a user's `Deserialize`), never an end.
 use serde_json::{Value, json};
 use std::{
     fs::File,
@@ -30,6 +31,8 @@ struct Chunk<T> {
     rows: Vec<Row<T>>,
     /// Bytes of the file on disk read so far.
     read: u64,
+    /// Nothing comes behind these.
+    last: bool,
 }
 
 /// Reads one file.
@@ -41,6 +44,7 @@ pub struct FileReader<T> {
     read: u64,
     reported: u64,
     pace: Option<Pace>,
+    /// The last chunk has come.
     ended: bool,
 }
 
@@ -95,13 +99,13 @@ fn read_ahead<F: Format>(format: &F, path: &Path, place: Place, chunks: &mpsc::S
             chunk.push(row?);
             if chunk.len() == CHUNK_ROWS {
                 let rows = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_ROWS));
-                if chunks.blocking_send(Ok(Chunk { rows, read: read.load(Relaxed) })).is_err() {
+                if chunks.blocking_send(Ok(Chunk { rows, read: read.load(Relaxed), last: false })).is_err() {
                     return Ok(());
                 }
             }
         }
         // The reader has gone when its attempt has ended.
-        let _ = chunks.blocking_send(Ok(Chunk { rows: chunk, read: read.load(Relaxed) }));
+        let _ = chunks.blocking_send(Ok(Chunk { rows: chunk, read: read.load(Relaxed), last: true }));
         Ok(())
     });
     if let Err(e) = outcome {
@@ -172,9 +176,12 @@ impl<T: Send + 'static> SplitReader for FileReader<T> {
                 match self.chunks.try_recv() {
                     Ok(chunk) => self.take(chunk?),
                     Err(mpsc::error::TryRecvError::Empty) => return Ok(self.report(out, Progress::Wait)),
-                    Err(mpsc::error::TryRecvError::Disconnected) => {
-                        self.ended = true;
+                    Err(mpsc::error::TryRecvError::Disconnected) if self.ended => {
                         return Ok(self.report(out, Progress::End));
+                    }
+                    Err(mpsc::error::TryRecvError::Disconnected) => {
+                        return Err(Error::user("decoding a record has panicked")
+                            .hint("the record behind the last one that was read; let Deserialize return an error"));
                     }
                 }
                 continue;
@@ -215,7 +222,7 @@ impl<T: Send + 'static> SplitReader for FileReader<T> {
 
 impl<T> FileReader<T> {
     fn take(&mut self, chunk: Chunk<T>) {
-        self.read = chunk.read;
+        (self.read, self.ended) = (chunk.read, chunk.last);
         self.rows = chunk.rows.into_iter();
     }
 
