@@ -30,9 +30,8 @@ struct Layout {
 }
 
 fn layouts() -> impl Strategy<Value = Layout> {
-    (select(vec!["", ".gz", ".zst"]), any::<bool>(), any::<bool>(), vec(1usize..7, 1..6), 1usize..9).prop_map(
-        |(extension, crlf, last_end, pieces, budget)| Layout { extension, crlf, last_end, pieces, budget },
-    )
+    (select(vec!["", ".gz", ".zst"]), any::<bool>(), any::<bool>(), vec(1usize..7, 1..6), 1usize..9)
+        .prop_map(|(extension, crlf, last_end, pieces, budget)| Layout { extension, crlf, last_end, pieces, budget })
 }
 
 /// The file, and the line (from 1) on which each row begins.
@@ -129,8 +128,11 @@ struct Row {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    (any::<u32>(), "[a-zé,\"\r\n ]{0,10}", proptest::option::of("[a-z\n,]{1,6}"))
-        .prop_map(|(id, name, note)| Row { id, name, note })
+    (any::<u32>(), "[a-zé,\"\r\n ]{0,10}", proptest::option::of("[a-z\n,]{1,6}")).prop_map(|(id, name, note)| Row {
+        id,
+        name,
+        note,
+    })
 }
 
 fn json_line() -> impl Strategy<Value = Line<Row>> {

@@ -65,12 +65,9 @@ impl<T> Clone for Csv<T> {
     }
 }
 
-fn unreadable(e: std::io::Error) -> Error {
-    let damaged = matches!(
-        e.kind(),
-        std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput
-    );
-    if damaged {
+/// What the operating system did not say, a decompressor has said of what it was given.
+pub(super) fn unreadable(e: std::io::Error) -> Error {
+    if e.raw_os_error().is_none() {
         Error::data("the compressed file is damaged or cut short").caused_by(e)
     } else {
         Error::unavailable("the file cannot be read").caused_by(e)

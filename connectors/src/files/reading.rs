@@ -21,7 +21,7 @@ use tidegate_core::{
 };
 use tokio::sync::mpsc;
 
-use super::format::{Format, Opened, Place, Row};
+use super::format::{Format, Opened, Place, Row, unreadable};
 use crate::generator::Pace;
 
 const CHUNK_ROWS: usize = 512;
@@ -66,14 +66,7 @@ impl<T: Send + 'static> FileReader<T> {
         // Opened here, so that a missing file is an error of the start.
         let size = open_file(&path)?.metadata().map_or(0, |m| m.len());
         if !is_compressed(&path) && size < place.offset {
-            return Err(Error::corrupt(format!(
-                "{} has {size} bytes, and {} have been read from it",
-                path.display(),
-                place.offset
-            ))
-            .hint(
-                "the file was replaced or cut short: restore it, or start from nothing with another checkpoint store",
-            ));
+            return Err(shorter(size, place.offset).at(path.display()));
         }
         let (sender, chunks) = mpsc::channel(CHUNKS);
         spawn_blocking(move || read_ahead(&format, &path, place, &sender));
@@ -129,6 +122,11 @@ fn open_file(path: &Path) -> Result<File> {
     })
 }
 
+fn shorter(size: u64, read: u64) -> Error {
+    Error::corrupt(format!("it has {size} bytes, and {read} have been read from it"))
+        .hint("the file was replaced or cut short: restore it, or start from nothing with another checkpoint store")
+}
+
 struct Counting(File, Arc<AtomicU64>);
 
 impl Read for Counting {
@@ -142,23 +140,19 @@ impl Read for Counting {
 /// Opens a file so that the next byte is at `offset` of its decompressed content.
 fn open_at(path: &Path, offset: u64, read: Arc<AtomicU64>) -> Result<Opened> {
     let mut file = open_file(path)?;
-    let failed = |e: std::io::Error| Error::unavailable(format!("cannot read {}", path.display())).caused_by(e);
     let compressed: Box<dyn Read + Send> = match path.extension().and_then(|e| e.to_str()) {
         Some("gz") => Box::new(flate2::read::MultiGzDecoder::new(Counting(file, read))),
-        Some("zst") => Box::new(zstd::stream::read::Decoder::new(Counting(file, read)).map_err(failed)?),
+        Some("zst") => Box::new(zstd::stream::read::Decoder::new(Counting(file, read)).map_err(unreadable)?),
         _ => {
-            file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+            file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
             read.store(offset, Relaxed);
             return Ok(Opened(Box::new(Counting(file, read))));
         }
     };
     let mut input = compressed;
-    let skipped = std::io::copy(&mut (&mut input).take(offset), &mut std::io::sink()).map_err(failed)?;
+    let skipped = std::io::copy(&mut (&mut input).take(offset), &mut std::io::sink()).map_err(unreadable)?;
     if skipped < offset {
-        return Err(Error::corrupt(format!(
-            "{} has {skipped} bytes, and {offset} have been read from it",
-            path.display()
-        )));
+        return Err(shorter(skipped, offset));
     }
     Ok(Opened(input))
 }
