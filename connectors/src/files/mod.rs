@@ -6,6 +6,7 @@ mod reading;
 pub mod sink;
 pub mod source;
 
+pub use encode::{CsvEncoder, JsonEncoder};
 pub use format::{Csv, JsonLines, Text};
 pub use sink::FileSink;
 pub use source::FileSource;

@@ -2,3 +2,4 @@
 //!
 //! It is the code that asks, never the code that answers: nothing in the engine uses it.
 pub mod source;
+pub mod store;
