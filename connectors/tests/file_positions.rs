@@ -4,6 +4,7 @@
 //! The hard cases are in the generated rows: quoted line ends and commas, empty lines, bytes that are no
 //! UTF-8, rows that cannot be decoded (with the line they are on), and a last line without its end. What is
 //! expected is made from the rows themselves, not by reading.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde::Deserialize;
 use std::io::Write;

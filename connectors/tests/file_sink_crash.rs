@@ -6,6 +6,7 @@
 //! it looks at the directory with a CSV reader of its own. The hard cases: a crash between moving one part
 //! and the next, a lost reply of any call, a second crash in the recovery, and a dead attempt whose writer
 //! goes on after its successor has recovered.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::Value;

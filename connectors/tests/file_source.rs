@@ -1,6 +1,7 @@
 //! The file source at its edges: which files it takes, files with nothing or too little in them, files that
 //! were damaged or replaced, and user code that fails on the reading thread. Whatever is wrong is an error
 //! that names the file; nothing ever looks like an early end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use std::{fs, io::Write, path::Path};

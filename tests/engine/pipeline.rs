@@ -124,7 +124,7 @@ pub fn expected() -> (Vec<(u64, u64, u64)>, Vec<(u64, i64, u64)>) {
     let mut windows = HashMap::<(u64, i64), u64>::new();
     for at in 0..COUNT as i64 {
         let i = at as u64 + 1;
-        if i % 5 != 0 && i % 7 != 0 {
+        if !i.is_multiple_of(5) && !i.is_multiple_of(7) {
             totals.extend([(i, 1, i), (i, 2, 3 * i)]);
             *windows.entry((i % 13, at - at % WINDOW_MS)).or_default() += 3 * i;
         }
