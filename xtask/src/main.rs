@@ -73,7 +73,7 @@ fn test(arguments: &[String]) -> Result<(), Failed> {
                 );
             }
         }
-        step("examples in the documentation", tools.cargo(&["test", "--release", "--doc"]).args(features))?;
+        step("examples in the documentation", tools.cargo(&["test", "--doc"]).args(features))?;
     }
     step("tests", tools.nextest()?.arg("run").arg("--release").args(features).args(runners))
 }
