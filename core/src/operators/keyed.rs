@@ -138,9 +138,10 @@ where
         let operator = self.spec.operator(build, self.node);
         let input = KeyedNode::new(build, &self.name, self.node, operator, out)?;
         if build.parallelism() == 1 {
-            return self
-                .upstream
-                .attach(build, KeyBy { key: self.key.clone(), batch: Vec::with_capacity(FUSED_BATCH), input });
+            return self.upstream.attach(
+                build,
+                KeyBy { key: self.key.clone(), batch: Vec::with_capacity(FUSED_BATCH), direct: false, input },
+            );
         }
         let (lanes, inlets) = build.exchange::<K, S::Item>(self.node)?;
         gate::task(build, self.node, inlets, input);
@@ -157,6 +158,8 @@ const FUSED_BATCH: usize = 256;
 struct KeyBy<F, K, T, P> {
     key: F,
     batch: Vec<Keyed<K, T>>,
+    /// What the input said last: see [`KeyedInput::is_direct`].
+    direct: bool,
     input: P,
 }
 
@@ -179,7 +182,7 @@ where
     fn record(&mut self, record: T, at: Timestamp) {
         let key = (self.key)(&record);
         let record = Keyed { hash: hash_key(&key), key, record, at };
-        if self.input.is_direct() && self.batch.is_empty() {
+        if self.direct {
             return self.input.record(record);
         }
         self.batch.push(record);
@@ -190,9 +193,12 @@ where
     fn control(&mut self, control: Control) {
         self.hand_on();
         self.input.control(control);
+        self.direct = self.input.is_direct();
     }
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.input.poll_ready(cx)
+        ready!(self.input.poll_ready(cx))?;
+        self.direct = self.input.is_direct() && self.batch.is_empty();
+        Poll::Ready(Ok(()))
     }
     fn sweep(&mut self) -> bool {
         self.input.sweep()

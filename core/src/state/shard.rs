@@ -73,24 +73,34 @@ impl<K: Key, V> Shard<K, V> {
         self.tags.fill(0);
     }
 
-    /// The value of a key that is in here.
+    /// Changes the value of a key; gives `change` back when the key is not in here.
     #[inline(always)]
-    pub(super) fn find(&mut self, hash: u64, key: &K) -> Option<&mut V> {
+    pub(super) fn change<R, F: FnOnce(&mut V) -> R>(&mut self, hash: u64, key: &K, change: F) -> Result<R, F> {
         let mask = self.tags.len().wrapping_sub(1);
         let mut group = hash as usize & mask;
-        loop {
-            let word = *self.tags.get(group)?;
-            let mut same = same(word, tags(hash));
+        while let (Some(word), Some(slots)) = (self.tags.get(group), self.groups.get_mut(group)) {
+            let mut same = same(*word, tags(hash));
             while same != 0 {
-                if self.is_at(group * LANES + lane(same), key) {
-                    return self.value_mut(group * LANES + lane(same));
+                if let Some((_, value)) = slots.0[lane(same)].as_mut().filter(|e| e.0 == *key) {
+                    return Ok(change(value));
                 }
                 same &= same - 1;
             }
-            if word & HIGH != HIGH {
-                return None;
+            if *word & HIGH != HIGH {
+                break;
             }
             group = (group + 1) & mask;
+        }
+        Err(change)
+    }
+
+    /// The same, where the key most likely is at `slot`.
+    #[inline(always)]
+    pub(super) fn change_at<R, F: FnOnce(&mut V) -> R>(&mut self, slot: usize, key: &K, change: F) -> Result<R, F> {
+        let entry = self.groups.get_mut(slot / LANES).and_then(|g| g.0[slot % LANES].as_mut());
+        match entry.filter(|e| e.0 == *key) {
+            Some((_, value)) => Ok(change(value)),
+            None => Err(change),
         }
     }
 
@@ -102,34 +112,19 @@ impl<K: Key, V> Shard<K, V> {
         group * LANES + lane(same(word, tags(hash)))
     }
 
-    #[inline(always)]
-    fn entry(&self, slot: usize) -> Option<&(K, V)> {
-        self.groups.get(slot / LANES)?.0[slot % LANES].as_ref()
-    }
-
-    #[inline(always)]
-    pub(super) fn is_at(&self, slot: usize, key: &K) -> bool {
-        self.entry(slot).is_some_and(|e| e.0 == *key)
-    }
-
     /// Brings a slot near; whether it is taken.
     #[inline(always)]
     pub(super) fn touch(&self, slot: usize) -> bool {
-        self.entry(slot).is_some()
+        self.groups.get(slot / LANES).is_some_and(|g| g.0[slot % LANES].is_some())
     }
 
-    #[inline(always)]
-    pub(super) fn value_mut(&mut self, slot: usize) -> Option<&mut V> {
-        self.groups.get_mut(slot / LANES)?.0[slot % LANES].as_mut().map(|e| &mut e.1)
-    }
-
-    /// Puts in a key that is not in here; its slot.
-    pub(super) fn insert(&mut self, hash: u64, key: K, value: V) -> usize {
+    /// Puts in a key that is not in here.
+    pub(super) fn insert(&mut self, hash: u64, key: K, value: V) {
         if (self.len as usize + 1) * 8 > self.tags.len() * LANES * 5 {
             self.grow();
         }
         self.len += 1;
-        self.place(hash, (key, value))
+        self.place(hash, (key, value));
     }
 
     #[cold]
@@ -143,7 +138,7 @@ impl<K: Key, V> Shard<K, V> {
         }
     }
 
-    fn place(&mut self, hash: u64, entry: (K, V)) -> usize {
+    fn place(&mut self, hash: u64, entry: (K, V)) {
         let mask = self.tags.len() - 1;
         let mut group = hash as usize & mask;
         while self.tags[group] & HIGH == HIGH {
@@ -152,7 +147,6 @@ impl<K: Key, V> Shard<K, V> {
         let lane = lane(!self.tags[group] & HIGH);
         self.tags[group] |= tags(hash) & 0xff << (8 * lane);
         self.groups[group].0[lane] = Some(entry);
-        group * LANES + lane
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &(K, V)> {

@@ -8,7 +8,7 @@
 //! is *captured* (serialised) before its first change; `sweep` captures the rest piece by piece. So each is
 //! serialised once a snapshot as it was at the freeze, with no copy and no `Clone`; and one whose block is
 //! already stored and unchanged is not serialised at all.
-use tidegate_checkpoint::error::{Error, Result};
+use tidegate_checkpoint::error::Result;
 
 use super::{
     backend::{WriteBatch, key_group_prefix},
@@ -148,40 +148,48 @@ impl<K: Key, V: Value> Table<K, V> {
         capture: &mut Capture,
     ) -> Result<R> {
         let index = self.directory[self.slot_of(hash)] as usize;
+        let mut change = change;
         if let Some(shard) = self.shards.get_mut(index)
             && shard.open == self.generation
         {
-            let slot = place.0 as usize;
-            if shard.is_at(slot, key) {
-                if let Some(value) = shard.value_mut(slot) {
-                    return Ok(change(value));
+            if place.0 != Place::NOWHERE.0 {
+                match shard.change_at(place.0 as usize, key, change) {
+                    Ok(result) => return Ok(result),
+                    Err(unused) => change = unused,
                 }
-            } else if let Some(value) = shard.find(hash, key) {
-                return Ok(change(value));
+            }
+            match shard.change(hash, key, change) {
+                Ok(result) => return Ok(result),
+                Err(unused) => change = unused,
             }
         }
-        self.find_or_insert(hash, key, init, capture).map(change)
+        self.change_or_insert(hash, key, init, change, capture)
     }
 
     #[cold]
     #[inline(never)]
-    fn find_or_insert(
+    fn change_or_insert<R>(
         &mut self,
         hash: u64,
         key: &K,
         init: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V) -> R,
         capture: &mut Capture,
-    ) -> Result<&mut V> {
+    ) -> Result<R> {
         let index = self.prepare(hash, capture)?;
         let shard = &mut self.shards[index];
-        if shard.find(hash, key).is_none() {
-            self.len += 1;
-            shard.insert(hash, key.clone(), init());
-            if shard.len >= ENTRIES_MAX {
-                shard.open = STALE;
-            }
+        let change = match shard.change(hash, key, change) {
+            Ok(result) => return Ok(result),
+            Err(unused) => unused,
+        };
+        let mut value = init();
+        let result = change(&mut value);
+        shard.insert(hash, key.clone(), value);
+        self.len += 1;
+        if shard.len >= ENTRIES_MAX {
+            shard.open = STALE;
         }
-        shard.find(hash, key).ok_or_else(|| Error::internal("an entry of the state is not where it was put"))
+        Ok(result)
     }
 
     /// Makes the sub-shard of `hash` fit to be changed: there, captured if a snapshot needs it as it is,
