@@ -7,13 +7,19 @@
 //!
 //! The hard case is the unknown outcome: the reply to the write is lost. It is never assumed, always read
 //! back: our own record means committed, another attempt's means that we are fenced.
+//!
+//! The other one is the commit that is on its way: an attempt has looked, nobody was newer, and its record
+//! arrives when its successor has already read what is committed. So the successor takes every epoch that
+//! can still be committed before it goes on ([`StoreCommitPoint::seal`]): where the record is then written
+//! by somebody, it is too late for anybody else. An attempt prepares a manifest *before* it looks for a newer
+//! one, so the manifests that its successor finds are all that can be.
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use crate::{
     error::{Error, Result},
-    ids::{Attempt, Epoch},
+    ids::{Attempt, Epoch, JobId},
     kill,
     manifest::Manifest,
     paths,
@@ -88,6 +94,45 @@ impl StoreCommitPoint {
     pub fn new(store: Arc<CheckpointStore>) -> Self {
         Self { store }
     }
+
+    /// Whose checkpoints are committed here.
+    pub fn job(&self) -> &JobId {
+        self.store.job()
+    }
+}
+
+/// What became of an epoch that a dead attempt had prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// It is ours; nobody else's commit of it can count.
+    Ours,
+    /// Its commit has arrived: it is the newest checkpoint, and has to be gone on from.
+    Committed,
+}
+
+impl StoreCommitPoint {
+    /// Takes the epoch of `manifest`, whose content must be that of the checkpoint that is gone on from.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`](crate::error::Kind): a newer attempt has taken it. Else as the store.
+    pub async fn seal(&self, manifest: &Manifest) -> Result<Sealed> {
+        let path = self.store.put_manifest(manifest).await?;
+        let permit = CommitPermit::prepared(manifest.epoch, manifest.attempt, path, manifest.lineage.clone());
+        match self.create(permit.record()).await? {
+            None => Ok(Sealed::Ours),
+            Some(theirs) if theirs < manifest.attempt => Ok(Sealed::Committed),
+            Some(theirs) => Err(fenced(manifest.attempt, theirs)),
+        }
+    }
+
+    /// Writes a commit record; who has written another one of this epoch before.
+    async fn create(&self, record: &CommitRecord) -> Result<Option<Attempt>> {
+        let path = paths::commit(self.store.job(), record.epoch);
+        match self.store.create(&path, crate::store::encode_commit(record)?).await? {
+            Created::Ours => Ok(None),
+            Created::Theirs(bytes) => Ok(Some(crate::store::decode_commit(&path, &bytes)?.attempt)),
+        }
+    }
 }
 
 impl CommitPoint for StoreCommitPoint {
@@ -98,13 +143,8 @@ impl CommitPoint for StoreCommitPoint {
                 return Err(fenced(record.attempt, *newest));
             }
             kill::point("commit.before");
-            let path = paths::commit(self.store.job(), record.epoch);
-            match self.store.create(&path, crate::store::encode_commit(record)?).await? {
-                Created::Ours => {}
-                Created::Theirs(bytes) => {
-                    let theirs = crate::store::decode_commit(&path, &bytes)?;
-                    return Err(fenced(record.attempt, theirs.attempt));
-                }
+            if let Some(theirs) = self.create(record).await? {
+                return Err(fenced(record.attempt, theirs));
             }
             kill::point("commit.after");
             Ok(())
@@ -121,7 +161,8 @@ impl CommitPoint for StoreCommitPoint {
     }
 }
 
-fn fenced(mine: Attempt, theirs: Attempt) -> Error {
+/// The error of an attempt that has lost its job to another.
+pub fn fenced(mine: Attempt, theirs: Attempt) -> Error {
     Error::fenced(format!("attempt {mine} has been fenced: attempt {theirs} of the same job has taken over"))
         .hint("two processes run this job; let one of them go on, or give the other job another name or store")
 }

@@ -81,6 +81,26 @@ pub struct ObjectRef {
 }
 
 impl Manifest {
+    /// The checkpoint of a job that has done nothing yet: to go on from it is to begin.
+    pub fn empty(job: &JobId, lineage: &str, key_groups: u16, parallelism: u32) -> Self {
+        Self {
+            job: job.clone(),
+            lineage: lineage.to_owned(),
+            epoch: Epoch(0),
+            parent: None,
+            attempt: Attempt(0),
+            key_groups,
+            hash: HASH.into(),
+            parallelism,
+            last: false,
+            created_ms: 0,
+            sources: BTreeMap::new(),
+            states: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            counters: BTreeMap::new(),
+        }
+    }
+
     /// The bytes that are stored.
     ///
     /// # Errors

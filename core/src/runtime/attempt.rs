@@ -24,7 +24,7 @@ use tidegate_checkpoint::{
     error::{Error, Result},
     ids::{Epoch, OperatorId, Subtask},
     kill,
-    manifest::{HASH, Manifest},
+    manifest::Manifest,
     store::CheckpointStore,
 };
 
@@ -32,7 +32,7 @@ use super::{
     build::{AttemptContext, Build, SourceAssignment, SourceHandle, Wiring},
     collect,
     heartbeat::{Beat, Beating},
-    recovery::{self, Start},
+    recovery::{self, Run, Start},
     source_task::SourceControl,
     supervise::{Request, Shared},
     terminal::Opened,
@@ -134,11 +134,11 @@ pub(super) struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    /// Recovers and builds; nothing runs yet but the sources' and sinks' own opening.
-    pub(super) async fn open(shared: &'a Shared, store: Arc<CheckpointStore>, first_of_run: bool) -> Result<Self> {
+    /// Recovers and builds, for the next attempt of `run`; nothing runs yet but the sources' and sinks' own opening.
+    pub(super) async fn open(shared: &'a Shared, store: Arc<CheckpointStore>, run: &mut Run) -> Result<Self> {
         let settings = &shared.settings;
         let commits = Arc::new(StoreCommitPoint::new(store.clone()));
-        let start = recovery::begin(&store, &commits, &shared.graph, settings, first_of_run).await?;
+        let start = recovery::begin(&store, &commits, &shared.graph, settings, run).await?;
         shared.attempt_began(start.attempt, start.restored.as_ref().map(|m| m.epoch));
         let sinks = recovery::open_sinks(&shared.graph, &store, &start).await?;
         let assignments = recovery::assign(&shared.graph.sources(), &start, settings.parallelism).await?;
@@ -300,21 +300,15 @@ impl<'a> Driver<'a> {
     }
 
     fn write_manifest(&mut self, epoch: Epoch, last: bool, acks: BTreeMap<Participant, Ack>) {
+        let settings = &self.shared.settings;
+        let (job, lineage) = (self.store.job(), &self.start.lineage);
         let mut manifest = Manifest {
-            job: self.store.job().clone(),
-            lineage: self.start.lineage.clone(),
             epoch,
             parent: self.parent,
             attempt: self.start.attempt,
-            key_groups: self.shared.settings.key_groups,
-            hash: HASH.into(),
-            parallelism: self.shared.settings.parallelism,
             last,
             created_ms: wall_ms(),
-            sources: BTreeMap::new(),
-            states: BTreeMap::new(),
-            sinks: BTreeMap::new(),
-            counters: BTreeMap::new(),
+            ..Manifest::empty(job, lineage, settings.key_groups, settings.parallelism)
         };
         let sources = self.shared.graph.names(NodeKind::Source);
         for (Participant { operator, .. }, ack) in acks {

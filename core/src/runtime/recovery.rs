@@ -1,7 +1,8 @@
 //! The start of an attempt: claim, observe, plan, open. The one place where a job begins or goes on.
 //!
-//! The order matters. The claim comes first: from then on an older attempt cannot commit. Then the store is
-//! observed, so everything it had committed is seen. Then the sinks publish what the restored checkpoint
+//! The order matters. The claim comes first: from then on an older attempt prepares nothing more that could
+//! be committed. Then the store is observed, and what an older attempt has prepared and could still commit
+//! is taken from it, or found to be committed: from then on what is seen is all. Then the sinks publish what the restored checkpoint
 //! has committed, before any new output. Only then are sources opened and tasks built.
 use serde_json::Value;
 use std::{
@@ -10,8 +11,8 @@ use std::{
 };
 
 use tidegate_checkpoint::{
-    commit::{CommitPoint, CommitRecord, StoreCommitPoint, committed_manifest},
-    error::{Error, Result},
+    commit::{CommitPoint, CommitRecord, Sealed, StoreCommitPoint, committed_manifest, fenced},
+    error::{Error, Kind, Result},
     ids::{Attempt, Epoch, OperatorId},
     kill,
     manifest::Manifest,
@@ -39,13 +40,32 @@ pub(super) struct Start {
     pub next: Epoch,
 }
 
+/// The attempts of one run of the job, from its start to its end in this process.
+#[derive(Default)]
+pub(super) struct Run {
+    /// The first and the last one that has claimed the job.
+    attempts: Option<(Attempt, Attempt)>,
+}
+
+impl Run {
+    /// An attempt whose job has been taken over fails in many ways, since its files are swept under it; only one
+    /// of them is the truth, and only that one keeps it from taking the job back.
+    pub(super) async fn explain(&self, store: &CheckpointStore, error: Error) -> Error {
+        let (Some((_, mine)), Ok(all)) = (self.attempts, store.attempts().await) else { return error };
+        match all.last() {
+            Some(newest) if *newest > mine && error.kind() != Kind::Fenced => fenced(mine, *newest).caused_by(error),
+            _ => error,
+        }
+    }
+}
+
 /// Claims the job and decides where to begin.
 pub(super) async fn begin(
     store: &Arc<CheckpointStore>,
     commits: &StoreCommitPoint,
     graph: &Graph,
     settings: &Settings,
-    first_of_run: bool,
+    run: &mut Run,
 ) -> Result<Start> {
     let nonce = format!("{}-{}-{:?}", std::process::id(), wall_ms(), now());
     let attempt = store.claim(&nonce).await?;
@@ -53,30 +73,57 @@ pub(super) async fn begin(
     spawn_blocking(move || sweeper.sweep_unfinished())
         .await
         .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
-    let manifests = store.manifests().await?;
-    let observed = Observed {
-        commits: store.commits().await?,
-        latest: commits.latest().await?,
-        manifests: manifests.iter().map(|(e, a, _)| (*e, *a)).collect(),
-    };
-    // A restart inside the process goes on from its own last checkpoint, not from the one first asked for.
-    let from = Some(Epoch(settings.checkpoint.from)).filter(|e| e.0 > 0 && first_of_run);
-    let plan = recover::plan(&observed, &Wanted { from, allow_fresh: settings.checkpoint.allow_fresh_start })?;
-    kill::point("recover.observed");
-    match plan {
-        Plan::Fresh { next } => {
-            let lineage = format!("{:08x}", crc32fast::hash(nonce.as_bytes()));
-            Ok(Start { attempt, lineage, restored: None, next })
-        }
-        Plan::Resume { epoch, next } => {
-            let record = match observed.latest {
-                Some(record) if record.epoch == epoch => record,
-                _ => store.read_commit(epoch).await?,
-            };
-            let manifest = restored(store, &record, graph, settings).await?;
-            Ok(Start { attempt, lineage: manifest.lineage.clone(), restored: Some(Arc::new(manifest)), next })
+    let first = run.attempts.map_or(attempt, |(first, _)| first);
+    run.attempts = Some((first, attempt));
+    loop {
+        let manifests = store.manifests().await?;
+        let observed = Observed {
+            commits: store.commits().await?,
+            latest: commits.latest().await?,
+            manifests: manifests.iter().map(|(e, a, _)| (*e, *a)).collect(),
+        };
+        // A restart inside the process goes on from its own last checkpoint, if it has made one, and not from
+        // the one that was asked for at first.
+        let own = observed.latest.as_ref().is_some_and(|r| r.attempt >= first);
+        let from = Some(Epoch(settings.checkpoint.from)).filter(|e| e.0 > 0 && !own);
+        let plan = recover::plan(&observed, &Wanted { from, allow_fresh: settings.checkpoint.allow_fresh_start })?;
+        kill::point("recover.observed");
+        let (restored, next) = match plan {
+            Plan::Fresh { next } => (None, next),
+            Plan::Resume { epoch, next } => {
+                let record = match &observed.latest {
+                    Some(record) if record.epoch == epoch => record.clone(),
+                    _ => store.read_commit(epoch).await?,
+                };
+                (Some(Arc::new(restored(store, &record, graph, settings).await?)), next)
+            }
+        };
+        let lineage = match &restored {
+            Some(manifest) => manifest.lineage.clone(),
+            None => format!("{:08x}", crc32fast::hash(nonce.as_bytes())),
+        };
+        let start = Start { attempt, lineage, restored, next };
+        if seal(commits, &observed, &start, settings).await? {
+            return Ok(start);
         }
     }
+}
+
+/// Takes every epoch that an older attempt may still commit; false: one of them has been committed since.
+async fn seal(commits: &StoreCommitPoint, observed: &Observed, start: &Start, settings: &Settings) -> Result<bool> {
+    let newest = observed.latest.as_ref().map(|r| r.epoch);
+    let prepared: BTreeSet<_> = observed.manifests.iter().map(|(e, _)| *e).filter(|e| Some(*e) > newest).collect();
+    for epoch in prepared {
+        let content = match start.restored.as_deref() {
+            Some(manifest) => Manifest { parent: Some(manifest.epoch), ..manifest.clone() },
+            None => Manifest::empty(commits.job(), &start.lineage, settings.key_groups, settings.parallelism),
+        };
+        let manifest = Manifest { epoch, attempt: start.attempt, created_ms: wall_ms(), ..content };
+        if commits.seal(&manifest).await? == Sealed::Committed {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn restored(

@@ -3,6 +3,7 @@ use futures::FutureExt;
 use std::{
     collections::{BTreeMap, VecDeque},
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,6 +16,7 @@ use tidegate_checkpoint::{
 
 use super::{
     attempt::{Driver, Ended, caught},
+    recovery::Run,
     restart::Restarts,
 };
 use crate::{
@@ -175,11 +177,10 @@ pub(crate) async fn supervise(
 ) -> Result<()> {
     let seed = wall_ms() as u64 ^ u64::from(std::process::id());
     let mut restarts = Restarts::new(shared.settings.restart.clone(), seed);
-    let mut first = true;
+    let mut run = Run::default();
     let result = loop {
         let attempt = async {
-            let driver = Driver::open(&shared, store.clone(), first).await?;
-            first = false;
+            let driver = Driver::open(&shared, store.clone(), &mut run).await?;
             driver.run(&mut requests).await
         };
         // Connectors are called in here as well as in tasks of their own.
@@ -187,7 +188,7 @@ pub(crate) async fn supervise(
         let error = match outcome {
             Ok(Ended::Done) => break Ok(JobState::Finished),
             Ok(Ended::Cancelled) => break Ok(JobState::Cancelled),
-            Err(error) => error,
+            Err(error) => run.explain(&store, error).await,
         };
         if shared.live().completed_in_attempt {
             restarts.healthy();
@@ -198,14 +199,21 @@ pub(crate) async fn supervise(
         let Some(delay) = delay else { break Err(error) };
         tracing::warn!(job = %shared.job, %error, ?delay, "attempt failed; restarting");
         shared.status.send_modify(|s| s.state = JobState::Restarting);
-        tokio::select! {
-            biased;
-            request = requests.recv() => match request {
-                Some(Request::Checkpoint(token)) => shared.checkpoint_refused(token),
-                Some(Request::Stop) => break Err(error.hint("the job was stopped while it waited to restart")),
-                Some(Request::Cancel) | None => break Ok(JobState::Cancelled),
-            },
-            () = sleep(delay) => {}
+        let mut waited = pin!(sleep(delay));
+        let stopped = loop {
+            tokio::select! {
+                biased;
+                request = requests.recv() => match request {
+                    // The delay goes on: who asks for checkpoints must not speed restarts up.
+                    Some(Request::Checkpoint(token)) => shared.checkpoint_refused(token),
+                    Some(Request::Stop) => break Some(Err(error.hint("the job was stopped while it waited to restart"))),
+                    Some(Request::Cancel) | None => break Some(Ok(JobState::Cancelled)),
+                },
+                () = &mut waited => break None,
+            }
+        };
+        if let Some(end) = stopped {
+            break end;
         }
     };
     shared.reporting.finished(&shared);
