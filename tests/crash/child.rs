@@ -143,6 +143,12 @@ impl Running {
         true
     }
 
+    /// Another signal, by name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.0.id())).status().unwrap();
+        assert!(sent.success());
+    }
+
     /// SIGKILL; whether it was still running.
     pub fn kill(mut self) -> bool {
         let _ = self.0.kill();

@@ -7,3 +7,4 @@ mod child;
 mod in_recovery;
 mod job;
 mod world;
+mod zombies;

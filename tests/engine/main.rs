@@ -1,8 +1,10 @@
 //! The engine in one process, from the facade: restarts, control, fencing, damaged checkpoints, bad input,
 //! a store that fails. What needs a process to be killed is in `tests/crash`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+mod fencing;
 mod kit;
 mod pipeline;
 mod restart;
+mod store;
 mod strategies;
 mod two_jobs;
