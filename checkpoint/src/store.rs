@@ -244,7 +244,12 @@ impl CheckpointStore {
     /// [`Kind::Corrupt`](crate::error::Kind), saying which file and why.
     pub async fn read_commit(&self, epoch: Epoch) -> Result<CommitRecord> {
         let path = paths::commit(&self.job, epoch);
-        decode_commit(&path, &self.get(&path).await?)
+        let record = decode_commit(&path, &self.get(&path).await?)?;
+        if record.epoch != epoch {
+            let other = format!("{path} cannot be used: it is the record of checkpoint {}", record.epoch);
+            return Err(Error::corrupt(other).hint("records have been exchanged or renamed: restore them from a copy"));
+        }
+        Ok(record)
     }
 }
 
