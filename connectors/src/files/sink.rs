@@ -8,8 +8,11 @@
 //! has size and checksum, so that a file of that name which is not ours is noticed. The hard case is a crash
 //! while publishing: some parts are moved, some are not. Recovery moves the rest, and only then sweeps what
 //! dead attempts have staged.
-use futures::{TryStreamExt, future::BoxFuture};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use futures::{
+    StreamExt, TryStreamExt,
+    future::{BoxFuture, ready},
+};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -17,7 +20,7 @@ use std::{
     marker::PhantomData,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{self, Context, Poll},
 };
 use tidegate_checkpoint::{
     commit::CommitPermit,
@@ -110,9 +113,7 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
             };
             open.publish(restored).await?;
             open.check_writable().await?;
-            if context.restored.is_none() {
-                open.check_empty().await?;
-            }
+            open.check_nothing_later(context.restored).await?;
             open.sweep(&staging).await?;
             if let Place::Url(url) = &self.place {
                 let url = url.clone();
@@ -200,14 +201,24 @@ impl<E> OpenFiles<E> {
         self.objects.delete(&probe).await.map_err(|e| failed("delete", "probe", e))
     }
 
-    /// A job that begins with nothing must not add to another run's output.
-    async fn check_empty(&self) -> Result<()> {
-        let listed = self.objects.list_with_delimiter(Some(&self.directory)).await;
-        let listed = listed.map_err(|e| failed("list", self.directory.as_ref(), e))?;
-        let part = listed.objects.iter().find(|o| o.location.filename().is_some_and(|n| n.starts_with("part-")));
-        part.map_or(Ok(()), |part| {
-            Err(Error::config(format!("the job begins with nothing, but the output directory of sink {} has {}", self.sink, part.location))
-                .hint("the checkpoints of the run that wrote it are not in checkpoint.store: point there, or use an empty output directory"))
+    /// A job must not do once more what is visible already: what it restores is the newest of its output, and
+    /// one that begins with nothing finds nothing.
+    async fn check_nothing_later(&self, restored: Option<Epoch>) -> Result<()> {
+        // Names are in the order of their epochs: all later ones are behind this.
+        let first = format!("part-{:08}-", restored.map_or(0, |epoch| epoch.0 + 1));
+        let later = self.objects.list_with_offset(Some(&self.directory), &self.directory.clone().join(first));
+        let is_part = |o: &ObjectMeta| {
+            let below: Vec<_> = o.location.prefix_match(&self.directory).into_iter().flatten().collect();
+            matches!(below.as_slice(), [name] if name.as_ref().starts_with("part-"))
+        };
+        let found = later.try_filter(|o| ready(is_part(o))).boxed().try_next().await;
+        let Some(part) = found.map_err(|e| failed("list", self.directory.as_ref(), e))? else { return Ok(()) };
+        let (sink, part) = (&self.sink, part.location);
+        Err(match restored {
+            None => Error::config(format!("the job begins with nothing, but the output directory of sink {sink} has {part}"))
+                .hint("the checkpoints of the run that wrote it are not in checkpoint.store: point there, or use an empty output directory"),
+            Some(epoch) => Error::corrupt(format!("the job goes on from checkpoint {epoch}, but the output directory of sink {sink} has {part} of a later one"))
+                .hint("if that checkpoint has been lost, restore its commit record; to go back to an earlier one with checkpoint.from, move the later parts away first"),
         })
     }
 
@@ -312,12 +323,12 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> SinkWriter<T> for FileWriter<
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(part) = &mut self.part {
-            ready!(part.poll_ready(cx))?;
+            task::ready!(part.poll_ready(cx))?;
         }
         while self.closing.len() > CLOSING_MAX
             && let Some(first) = self.closing.front_mut()
         {
-            let staged = flatten(ready!(Pin::new(first).poll(cx)))?;
+            let staged = flatten(task::ready!(Pin::new(first).poll(cx)))?;
             self.staged.push(staged);
             self.closing.pop_front();
         }
