@@ -1,6 +1,9 @@
 //! The engine in one process, from the facade: restarts, control, fencing, damaged checkpoints, bad input,
 //! a store that fails. What needs a process to be killed is in `tests/crash`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+mod bad_input;
+mod checkpoints;
+mod control;
 mod damage;
 mod fencing;
 mod kit;

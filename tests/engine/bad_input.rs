@@ -1,0 +1,276 @@
+//! Bad input, bad output, bad settings: a clear error, nothing lost, nothing half-visible.
+//!
+//! Errors that the user has to mend end the job at once, whatever the restart strategy; the policies for rows
+//! that cannot be read hold over a restart, too: a bad row is skipped, or kept as a dead letter, exactly once.
+use crate::kit::{Blast, Bomb, end, finished, run, settings, until};
+use serde::{Deserialize, Serialize};
+use std::{fs, path::Path, process::Command};
+use tempfile::TempDir;
+use tidegate::{Error, FileSink, FileSource, Job, JobState, Kind, Settings, SourceStream, Stream, extend::env::sleep};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    id: u64,
+    name: String,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Policy {
+    Fail,
+    Skip,
+    DeadLetters,
+}
+
+/// A job that copies `input` to `out`, with its dead letters in `dead`.
+fn copy(dir: &TempDir, input: &str, policy: Policy, bomb: &Bomb) -> Job {
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let mut settings = settings(1);
+    settings.checkpoint.store = at("checkpoints");
+    let job = Job::new("copy", settings);
+    let mut rows: SourceStream<_> = job.source("rows", FileSource::csv::<Row>(dir.path().join(input)).rate(2_000.0));
+    match policy {
+        Policy::Fail => {}
+        Policy::Skip => rows = rows.skip_undecodable(),
+        Policy::DeadLetters => rows.dead_letters().sink("dead-letters", FileSink::csv(at("dead"))),
+    }
+    let bomb = bomb.clone();
+    rows.inspect(move |_| bomb.hit("row")).sink("copies", FileSink::csv(at("out")));
+    job
+}
+
+/// The lines of all parts of a folder, without headers.
+fn lines(dir: &Path, folder: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(dir.join(folder)).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            lines.extend(fs::read_to_string(path).unwrap().lines().skip(1).map(str::to_owned));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// Runs a job that must fail, and at once: nothing that the user has to mend is tried again.
+fn refused(job: &Job) -> Error {
+    run(async {
+        let (result, status) = end(job.start().unwrap()).await;
+        let error = result.unwrap_err();
+        assert_eq!(status.state, JobState::Failed);
+        if error.kind() == Kind::Config {
+            assert_eq!(status.restarts, 1, "tried again: {status:?}");
+        }
+        assert!(error.hint_text().is_some(), "no hint: {error}");
+        error
+    })
+}
+
+/// 400 rows; every 40th is bad, in one of four ways.
+fn input_with_bad_rows(dir: &TempDir) -> (Vec<String>, Vec<u64>) {
+    let (mut text, mut good, mut bad) = (String::from("id,name\n"), Vec::new(), Vec::new());
+    for id in 0..400 {
+        let line = match id % 160 {
+            7 => format!("{id}"),
+            47 => format!("{id},x,y"),
+            87 => format!("-{id},negative"),
+            127 => String::from("?,no number"),
+            _ => {
+                good.push(format!("{id},n{id}"));
+                format!("{id},n{id}")
+            }
+        };
+        if good.last() != Some(&line) {
+            bad.push(id + 2);
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    fs::write(dir.path().join("in.csv"), text).unwrap();
+    good.sort();
+    (good, bad)
+}
+
+#[test]
+fn a_bad_row_fails_the_job_and_is_named_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("in.csv"), "id,name\n1,one\n2\n3,three\n").unwrap();
+    let error = refused(&copy(&dir, "in.csv", Policy::Fail, &Bomb::default()));
+    assert_eq!(error.kind(), Kind::Data);
+    let text = error.to_string();
+    assert!(text.contains("line 3 of in.csv") && text.contains("1 columns, the header has 2"), "{text}");
+    assert!(text.contains("skip_undecodable") && text.contains("dead_letters"), "{text}");
+    assert_eq!(lines(dir.path(), "out"), Vec::<String>::new(), "output of a failed attempt is visible");
+}
+
+/// The job is made to fail in the middle, behind a checkpoint.
+fn with_bad_rows(policy: Policy) -> (TempDir, Vec<String>, Vec<u64>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, bad) = input_with_bad_rows(&dir);
+    run(async {
+        let bomb = Bomb::default();
+        let job = copy(&dir, "in.csv", policy, &bomb);
+        let handle = job.start().unwrap();
+        until(|| handle.metrics().operator("rows").is_some_and(|o| o.records_out > 100)).await;
+        handle.checkpoint_now().await.unwrap();
+        bomb.arm("row", Blast::Panic, 1);
+        until(|| bomb.is_spent()).await;
+        while handle.status().state != JobState::Running {
+            sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let status = finished(handle).await;
+        assert_eq!((status.restarts, status.restored), (1, Some(1)), "{status:?}");
+    });
+    (dir, good, bad)
+}
+
+#[test]
+fn bad_rows_can_be_skipped_and_the_rest_is_exact_over_a_restart() {
+    let (dir, good, _) = with_bad_rows(Policy::Skip);
+    assert_eq!(lines(dir.path(), "out"), good);
+}
+
+#[test]
+fn skipped_rows_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, bad) = input_with_bad_rows(&dir);
+    run(async {
+        let handle = copy(&dir, "in.csv", Policy::Skip, &Bomb::default()).start().unwrap();
+        let skipped = || handle.metrics().operator("rows").map_or(0, |o| o.skipped);
+        until(|| skipped() == bad.len() as u64 || handle.status().state == JobState::Finished).await;
+        assert_eq!(skipped(), bad.len() as u64);
+        finished(handle).await;
+    });
+}
+
+#[test]
+fn bad_rows_can_be_kept_as_dead_letters_exactly_once_over_a_restart() {
+    let (dir, good, bad) = with_bad_rows(Policy::DeadLetters);
+    assert_eq!(lines(dir.path(), "out"), good);
+    let mut expected: Vec<_> = bad.iter().map(|line| format!("in.csv,line {line}")).collect();
+    expected.sort();
+    let place = |line: &String| line.splitn(3, ',').take(2).collect::<Vec<_>>().join(",");
+    let mut found: Vec<_> = lines(dir.path(), "dead").iter().map(place).collect();
+    found.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn an_empty_file_and_one_with_a_header_alone_give_an_empty_output() {
+    for content in ["", "id,name\n", "id,name"] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("in.csv"), content).unwrap();
+        run(async { finished(copy(&dir, "in.csv", Policy::Fail, &Bomb::default()).start().unwrap()).await });
+        assert_eq!(lines(dir.path(), "out"), Vec::<String>::new(), "{content:?}");
+    }
+}
+
+#[test]
+fn a_missing_input_is_named() {
+    for input in ["none.csv", "none/", "none/*.csv", "*.csv"] {
+        let dir = tempfile::tempdir().unwrap();
+        let error = refused(&copy(&dir, input, Policy::Fail, &Bomb::default()));
+        assert_eq!(error.kind(), Kind::Config, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("source rows") && text.contains(input.trim_end_matches("none/*.csv")), "{text}");
+        assert!(text.contains(&dir.path().display().to_string()), "{text}");
+    }
+}
+
+/// A file where a directory should be cannot be written by anybody, root included.
+#[test]
+fn an_output_or_checkpoint_directory_that_cannot_be_written_is_named() {
+    for blocked in ["out", "checkpoints"] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("in.csv"), "id,name\n1,one\n").unwrap();
+        fs::write(dir.path().join(blocked), "in the way").unwrap();
+        let job = copy(&dir, "in.csv", Policy::Fail, &Bomb::default());
+        let error = match run(async { job.start() }) {
+            Err(error) => error,
+            Ok(_) => refused(&job),
+        };
+        assert_eq!(error.kind(), Kind::Config, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&dir.path().join(blocked).display().to_string()), "{text}");
+        assert!(error.hint_text().is_some(), "{text}");
+    }
+}
+
+#[test]
+fn an_output_directory_that_holds_another_runs_output_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("in.csv"), "id,name\n1,one\n").unwrap();
+    run(async { finished(copy(&dir, "in.csv", Policy::Fail, &Bomb::default()).start().unwrap()).await });
+    fs::remove_dir_all(dir.path().join("checkpoints")).unwrap();
+    let error = refused(&copy(&dir, "in.csv", Policy::Fail, &Bomb::default()));
+    assert_eq!(error.kind(), Kind::Config);
+    assert!(error.to_string().contains("part-00000001-0000-0000.csv"), "{error}");
+    assert_eq!(lines(dir.path(), "out"), ["1,one"]);
+}
+
+/// The newest commit record is gone: older checkpoints are there, and would do everything since once more.
+#[test]
+fn output_of_a_checkpoint_that_has_been_lost_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, _) = input_with_bad_rows(&dir);
+    let start = || copy(&dir, "in.csv", Policy::Skip, &Bomb::default());
+    run(async {
+        let handle = start().start().unwrap();
+        for part in 1..=2 {
+            until(|| handle.metrics().operator("rows").is_some_and(|o| o.records_out > 100 * part)).await;
+            assert_eq!(handle.checkpoint_now().await.unwrap(), part);
+        }
+        handle.cancel().await.unwrap();
+    });
+    let record = dir.path().join("checkpoints/copy/commits/000000000002.commit");
+    let kept = fs::read(&record).unwrap();
+    fs::remove_file(&record).unwrap();
+    let error = refused(&start());
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("part-00000002") && text.contains("checkpoint 1"), "{text}");
+    fs::write(&record, kept).unwrap();
+    run(async { finished(start().start().unwrap()).await });
+    assert_eq!(lines(dir.path(), "out"), good);
+}
+
+#[test]
+fn a_misspelt_key_in_a_job_file_is_named_with_the_nearest_right_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("job.toml");
+    for (text, wrong, right) in [
+        ("[checkpoint]\nintervall = \"5s\"", "checkpoint.intervall", "checkpoint.interval"),
+        ("paralelism = 2", "paralelism", "parallelism"),
+        ("[restart]\nstrategi = \"none\"", "restart.strategi", "restart.strategy"),
+        ("[chekpoint]\ninterval = \"5s\"", "chekpoint", "checkpoint"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let error = Settings::from_file(&file).unwrap_err();
+        assert_eq!(error.kind(), Kind::Config);
+        let text = error.to_string();
+        assert!(text.contains("job.toml") && text.contains(&format!("unknown setting {wrong}")), "{text}");
+        assert!(text.contains(&format!("did you mean {right}?")), "{text}");
+    }
+    let missing = Settings::from_file(dir.path().join("none.toml")).unwrap_err();
+    assert!(missing.kind() == Kind::Config && missing.to_string().contains("none.toml"), "{missing}");
+    fs::write(&file, "[restart]\nstrategy = \"often\"").unwrap();
+    let text = Settings::from_file(&file).unwrap_err().to_string();
+    assert!(text.contains("often") && text.contains("fixed-delay"), "{text}");
+}
+
+/// The environment belongs to a process: the child is this test once more, with a misspelt variable.
+#[test]
+fn an_unknown_setting_from_the_environment_is_named_with_the_nearest_right_one() {
+    const CHILD: &str = "TIDEGATE_TEST_MISSPELT";
+    if std::env::var_os(CHILD).is_some() {
+        println!("{}", Settings::default().with_env().unwrap_err());
+        return;
+    }
+    let name = "bad_input::an_unknown_setting_from_the_environment_is_named_with_the_nearest_right_one";
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").env("TIDEGATE_CHECKPOINT__INTERVALL", "5s");
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("environment: unknown setting checkpoint.intervall"), "{text}");
+    assert!(text.contains("did you mean checkpoint.interval?"), "{text}");
+}
