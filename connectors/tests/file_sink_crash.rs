@@ -144,6 +144,7 @@ impl World {
 
     /// Recovers if nothing runs; a store that is down comes back after the first try.
     async fn running(&mut self) -> &mut Running {
+        let mut healed = false;
         while self.running.is_none() {
             self.attempt += 1;
             let context = SinkContext {
@@ -161,7 +162,11 @@ impl World {
                     self.running = Some(Running { open, writers, carried: Vec::new(), next: self.committed });
                     self.check_recovered().await;
                 }
-                Err(_) => self.store.heal(),
+                Err(e) => {
+                    assert!(!healed, "a healthy store does not recover: {e}");
+                    self.store.heal();
+                    healed = true;
+                }
             }
         }
         self.running.as_mut().unwrap()
@@ -265,8 +270,9 @@ fn run(inner: Arc<dyn ObjectStore>, steps: Vec<Step>) -> u64 {
         for step in steps {
             world.step(step).await;
         }
-        // At last all goes well: what was written from here on comes out, and what was committed before.
+        // At last all goes well: what is written from here on comes out, behind what was committed before.
         world.store.heal();
+        world.running = None;
         world.running().await;
         world.write(10).await.unwrap();
         world.checkpoint(End::Published).await.unwrap();

@@ -13,7 +13,7 @@ pub trait Encoder<T>: Send + 'static {
     /// # Errors
     /// [`tidegate_core::Kind::User`]: its `Serialize` fails, or is not a flat row.
     fn write(&mut self, record: &T) -> Result<()>;
-    /// About how many bytes wait to be taken.
+    /// How many bytes wait to be taken.
     fn waiting(&self) -> usize;
     /// Takes the bytes so far; what comes goes on behind them.
     ///
@@ -36,7 +36,9 @@ impl<T: Serialize> Encoder<T> for CsvEncoder {
     }
     const EXTENSION: &'static str = "csv";
     fn write(&mut self, record: &T) -> Result<()> {
-        self.0.serialize(record).map_err(unwritable)
+        self.0.serialize(record).map_err(unwritable)?;
+        // Out of its own buffer, into the vector: a part is rolled by what it has, not by what was flushed.
+        self.0.flush().map_err(unwritable)
     }
     fn waiting(&self) -> usize {
         self.0.get_ref().len()
