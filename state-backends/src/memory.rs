@@ -50,8 +50,9 @@ impl StateBackendFactory for Memory {
                 context: Arc::new(context),
                 restored,
                 chunks: vec![Bytes::from_static(MAGIC)],
-                length: 4,
-                index: Arc::default(),
+                length: MAGIC.len() as u64,
+                fresh: Fresh::new(),
+                live: Arc::default(),
             }) as Box<dyn StateBackend>)
         })
     }
@@ -70,18 +71,17 @@ struct MemoryBackend {
     context: Arc<OpenContext>,
     /// What the checkpoint had, read once.
     restored: BTreeMap<Bytes, Bytes>,
-    /// The object of the running epoch.
+    /// The object of the running epoch, and what it has for each key; its name is not known yet.
     chunks: Vec<Bytes>,
     length: u64,
-    index: Arc<Mutex<Index>>,
+    fresh: Fresh,
+    /// The blocks of the last snapshot. Only sealing changes it, one snapshot after the other.
+    live: Arc<Mutex<Live>>,
 }
 
-#[derive(Default)]
-struct Index {
-    live: BTreeMap<Vec<u8>, Place>,
-    /// Blocks of the running epoch, whose object has no name yet: offset, length, crc.
-    fresh: BTreeMap<Vec<u8>, (u64, u32, u32)>,
-}
+/// Offset, length and crc of a block; `None`: it was deleted.
+type Fresh = BTreeMap<Vec<u8>, Option<(u64, u32, u32)>>;
+type Live = BTreeMap<Vec<u8>, Place>;
 
 impl StateBackend for MemoryBackend {
     fn residency(&self) -> Residency {
@@ -105,17 +105,13 @@ impl StateBackend for MemoryBackend {
     }
 
     fn write(&mut self, batch: WriteBatch) -> Result<()> {
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = Bytes::from(batch.bytes);
         for (key, value) in batch.writes {
-            if let Some(range) = value {
+            let place = value.map(|range| {
                 let crc = crc32fast::hash(&bytes[range.clone()]);
-                let place = (self.length + range.start as u64, range.len() as u32, crc);
-                index.fresh.insert(key, place);
-            } else {
-                index.fresh.remove(&key);
-                index.live.remove(&key);
-            }
+                (self.length + range.start as u64, range.len() as u32, crc)
+            });
+            self.fresh.insert(key, place);
         }
         self.length += bytes.len() as u64;
         if !bytes.is_empty() {
@@ -126,28 +122,30 @@ impl StateBackend for MemoryBackend {
 
     fn seal(&mut self, epoch: Epoch) -> BoxFuture<'static, Result<StateHandle>> {
         let chunks = std::mem::replace(&mut self.chunks, vec![Bytes::from_static(MAGIC)]);
-        let length = std::mem::replace(&mut self.length, 4);
-        let (context, index) = (self.context.clone(), self.index.clone());
-        Box::pin(seal(context, index, epoch, chunks, length))
+        let length = std::mem::replace(&mut self.length, MAGIC.len() as u64);
+        let fresh = std::mem::take(&mut self.fresh);
+        Box::pin(seal(self.context.clone(), self.live.clone(), epoch, fresh, chunks, length))
     }
 }
 
 async fn seal(
     context: Arc<OpenContext>,
-    index: Arc<Mutex<Index>>,
+    shared: Arc<Mutex<Live>>,
     epoch: Epoch,
+    fresh: Fresh,
     mut chunks: Vec<Bytes>,
     mut length: u64,
 ) -> Result<StateHandle> {
-    let lock = || index.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut live, fresh) = {
-        let mut index = lock();
-        (index.live.clone(), std::mem::take(&mut index.fresh))
+    let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut live = {
+        let mut live = lock();
+        // At once: what is replaced or deleted here is gone even if this snapshot fails.
+        for key in fresh.keys() {
+            live.remove(key);
+        }
+        live.clone()
     };
-    for key in fresh.keys() {
-        live.remove(key);
-    }
-    let mut new: Vec<(Vec<u8>, (u64, u32, u32))> = fresh.into_iter().collect();
+    let mut new: Vec<_> = fresh.into_iter().filter_map(|(key, place)| Some((key, place?))).collect();
     for (key, place) in sparse(&live) {
         let block = read(&context, &place).await?;
         new.push((key.clone(), (length, place.length, place.crc)));
@@ -173,12 +171,12 @@ async fn seal(
     let mut objects: Vec<ObjectRef> = live.values().map(|p| (*p.object).clone()).chain([(*object).clone()]).collect();
     objects.sort();
     objects.dedup();
-    lock().live = live;
+    *lock() = live;
     Ok(StateHandle { subtask: context.subtask, key_groups: context.key_groups, backend: NAME.into(), data, objects })
 }
 
 /// The live blocks of objects that are mostly garbage.
-fn sparse(live: &BTreeMap<Vec<u8>, Place>) -> Vec<(Vec<u8>, Place)> {
+fn sparse(live: &Live) -> Vec<(Vec<u8>, Place)> {
     let mut bytes = HashMap::<&str, (u64, u64)>::new();
     for place in live.values() {
         bytes.entry(&place.object.path).or_insert((0, place.object.bytes)).0 += u64::from(place.length);
@@ -188,6 +186,10 @@ fn sparse(live: &BTreeMap<Vec<u8>, Place>) -> Vec<(Vec<u8>, Place)> {
 }
 
 async fn read(context: &OpenContext, place: &Place) -> Result<Bytes> {
+    // Stores refuse to read nothing.
+    if place.length == 0 {
+        return Ok(Bytes::new());
+    }
     let range = place.offset..place.offset + u64::from(place.length);
     let mut found = context.store.get_ranges(&place.object.path, &[range]).await?;
     found
@@ -218,9 +220,16 @@ async fn restore(context: &OpenContext) -> Result<BTreeMap<Bytes, Bytes>> {
             }
         }
         for (object, wanted) in by_object {
-            let ranges: Vec<_> = wanted.iter().map(|(_, r, _)| r.clone()).collect();
+            let front = 0..MAGIC.len() as u64;
+            let blocks_at = wanted.iter().map(|(_, range, _)| range.clone()).filter(|range| !range.is_empty());
+            let ranges: Vec<_> = [front].into_iter().chain(blocks_at).collect();
             let found = context.store.get_ranges(&object, &ranges).await.map_err(|e| as_damage(e, &object))?;
-            for ((key, range, crc), block) in wanted.into_iter().zip(found) {
+            let mut found = found.into_iter();
+            if found.next().is_none_or(|front| front != &MAGIC[..]) {
+                return Err(damaged(&object, "it is not a block log of format 1"));
+            }
+            for (key, range, crc) in wanted {
+                let block = if range.is_empty() { Bytes::new() } else { found.next().unwrap_or_default() };
                 if block.len() as u64 != range.end - range.start || crc32fast::hash(&block) != crc {
                     return Err(damaged(&object, "a block's checksum does not match"));
                 }

@@ -1,5 +1,13 @@
 //! What connectors and state backends are proved with, ours and a user's own: the feature `testkit`.
 //!
 //! It is the code that asks, never the code that answers: nothing in the engine uses it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that is not satisfied has to panic")]
+pub mod backend;
+pub mod damage;
 pub mod source;
 pub mod store;
+
+/// Runs a test's future on this thread.
+pub fn block_on<R>(future: impl Future<Output = R>) -> R {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}

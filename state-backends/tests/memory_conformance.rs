@@ -1,0 +1,13 @@
+//! The memory backend keeps the contract of state backends: the public suite, and what is its own to keep.
+use tidegate_core::testkit::{backend::conformance, damage::damage};
+use tidegate_state::Memory;
+
+#[test]
+fn the_memory_backend_conforms() {
+    conformance(|| Memory, 1000);
+}
+
+#[test]
+fn damage_to_any_object_is_refused_and_named() {
+    damage(|| Memory);
+}
