@@ -1,6 +1,7 @@
 //! The file sink at its edges: what it refuses (another run's output, another's file, a lost part, a
 //! directory that cannot be written, a record that is no row) and how parts are cut. The hard case is a part
 //! that is too large for one put: while it is uploaded in pieces, nothing of it can be seen.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use serde::Serialize;

@@ -3,6 +3,7 @@
 //!
 //! Standard input and output belong to a process, so their tests run this test program again as a child (the
 //! ignored tests below), with pipes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 use std::{

@@ -6,6 +6,7 @@ mod checkpoints;
 mod control;
 mod damage;
 mod fencing;
+mod file_jobs;
 mod kit;
 mod pipeline;
 mod restart;
