@@ -134,9 +134,14 @@ struct Args {
 const USAGE: &str = "flight_delays [--input FILE.csv[.gz|.zst]] [--out DIR] [--checkpoints DIR] [--parallelism N]
               [--rate RECORDS_PER_SECOND] [--job-file FILE.toml] [--from CHECKPOINT]";
 
+/// The clone, under `cargo run` from any folder of it.
+fn here() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default()
+}
+
 fn args() -> Result<Args, String> {
     let mut parsed = Args {
-        input: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/flights-2013-01.csv")),
+        input: here().join("examples/data/flights-2013-01.csv"),
         out: PathBuf::from("out/flight-delays"),
         checkpoints: None,
         parallelism: None,

@@ -6,7 +6,8 @@ mod tidy;
 mod tools;
 
 use std::{
-    path::Path,
+    env,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Instant,
 };
@@ -24,7 +25,7 @@ CARGO_TARGET_DIR is honoured; without it builds go to ~/.cache/tidegate/target, 
 type Failed = String;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<String> = env::args().skip(1).collect();
     let result = match arguments.split_first() {
         Some((command, rest)) if command == "test" => test(rest),
         Some((command, _)) if command != "--help" && command != "help" => {
@@ -44,6 +45,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// The workspace. Asked when it runs: clones may share one target folder, and so this program.
+fn root() -> Result<PathBuf, Failed> {
+    let here = env::var_os("CARGO_MANIFEST_DIR").ok_or("start this with `cargo xtask`")?;
+    Ok(Path::new(&here).parent().ok_or("the workspace has no directory")?.to_owned())
+}
+
 fn test(arguments: &[String]) -> Result<(), Failed> {
     let (ours, runners) = match arguments.iter().position(|a| a == "--") {
         Some(at) => (&arguments[..at], &arguments[at + 1..]),
@@ -52,7 +59,7 @@ fn test(arguments: &[String]) -> Result<(), Failed> {
     if let Some(unknown) = ours.iter().find(|a| *a != "--quick") {
         return Err(format!("there is no option {unknown:?}\n\n{HELP}"));
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the workspace has no directory")?;
+    let root = &root()?;
     let tools = tools::Tools::find(root)?;
     let features = ["--workspace", "--features", "tidegate/failpoints"];
     if ours.is_empty() {

@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn the_workspace_is_tidy() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        check(root).unwrap();
+        let root = crate::root().unwrap();
+        check(&root).unwrap();
     }
 
     #[test]
