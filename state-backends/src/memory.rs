@@ -225,7 +225,7 @@ async fn restore(context: &OpenContext) -> Result<BTreeMap<Bytes, Bytes>> {
             let ranges: Vec<_> = [front].into_iter().chain(blocks_at).collect();
             let found = context.store.get_ranges(&object, &ranges).await.map_err(|e| as_damage(e, &object))?;
             let mut found = found.into_iter();
-            if found.next().is_none_or(|front| front != &MAGIC[..]) {
+            if found.next().is_none_or(|front| front != MAGIC[..]) {
                 return Err(damaged(&object, "it is not a block log of format 1"));
             }
             for (key, range, crc) in wanted {

@@ -2,8 +2,8 @@
 //!
 //! The order matters. The claim comes first: from then on an older attempt prepares nothing more that could
 //! be committed. Then the store is observed, and what an older attempt has prepared and could still commit
-//! is taken from it, or found to be committed: from then on what is seen is all. Then the sinks publish what the restored checkpoint
-//! has committed, before any new output. Only then are sources opened and tasks built.
+//! is taken from it, or found to be committed: from then on what is seen is all. Then the sinks publish what
+//! the restored checkpoint has committed, before any new output. Only then are sources opened and tasks built.
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -20,22 +20,23 @@ struct Tally {
     harmless: usize,
 }
 
-/// Spoils each object of a snapshot in many ways. A backend that keeps nothing in the checkpoint store has
-/// nothing to spoil here.
+/// Spoils each object of a snapshot in many ways; returns how many objects there were. A backend that keeps
+/// nothing in the checkpoint store has nothing to spoil here.
 ///
 /// # Panics
 /// When damage goes unnoticed, or the error does not say which object is damaged.
-pub fn damage<F: StateBackendFactory>(make: impl Fn() -> F) {
+pub fn damage<F: StateBackendFactory>(make: impl Fn() -> F) -> usize {
     block_on(async {
         let mut world = World::new(Arc::new(make())).await;
         for n in 0..CHECKPOINTS {
-            // Every checkpoint replaces a third of the last one's values, and brings new ones.
-            let value = |k: u8| vec![n; 20 + usize::from(k)];
-            let writes: Writes = (n * 4..n * 4 + 12).map(|k| (vec![0, k % 8, 0, k], Some(value(k)))).collect();
+            // Every checkpoint replaces a third of the last one's values, and brings new ones: most of what
+            // each has written is still needed, and lies in its own object.
+            let value = |k: u8| vec![n; 200 + usize::from(k)];
+            let writes: Writes = (n * 4..n * 4 + 6).map(|k| (vec![0, k % 8, 0, k], Some(value(k)))).collect();
             world.write(&writes);
             assert!(world.checkpoint(&Writes::new(), true).await);
         }
-        let Some(last) = world.kept.pop() else { return };
+        let Some(last) = world.kept.pop() else { return 0 };
         let mut objects: Vec<_> = last.handles.iter().flat_map(|h| h.objects.clone()).collect();
         objects.sort();
         objects.dedup();
@@ -63,7 +64,8 @@ pub fn damage<F: StateBackendFactory>(make: impl Fn() -> F) {
         assert_eq!(world.read(&last.handles, 1).await.unwrap(), last.model, "mended");
         let Tally { refused, harmless } = tally;
         assert!(objects.is_empty() || refused > harmless, "{refused} refused, but {harmless} harmless");
-    });
+        objects.len()
+    })
 }
 
 async fn check(
