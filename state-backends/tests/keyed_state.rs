@@ -1,0 +1,359 @@
+//! Keyed state over the memory backend, against a map: each snapshot is the state at its freeze, whatever
+//! the operator goes on to do while it is swept and stored.
+//!
+//! A history is played by several subtasks in step: updates (also so many that sub-shards split), windows
+//! made, discarded and made again, freezes, sweeps in slices of any size, snapshots that fail or hang in the
+//! air while the next barrier comes, and restores of any snapshot at any parallelism.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
+use object_store::memory::InMemory;
+use proptest::{collection::vec, prelude::*, sample::select};
+use std::{collections::BTreeMap, sync::Arc};
+use tidegate_checkpoint::{
+    ids::{Attempt, Epoch, JobId, KeyGroupRange, OperatorId, Subtask},
+    manifest::StateHandle,
+    store::CheckpointStore,
+};
+use tidegate_core::{
+    Result,
+    state::{
+        backend::{OpenContext, StateBackendFactory},
+        codec::Codec,
+        hash::{hash_key, key_group},
+        keyed::{KeyedState, Swept},
+    },
+    testkit::{
+        block_on,
+        store::{Fault, FaultyStore},
+    },
+};
+use tidegate_state::Memory;
+
+/// (Namespace, key) and value.
+type Model = BTreeMap<(i64, u32), u64>;
+type Durable = futures::future::BoxFuture<'static, Result<StateHandle>>;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Adds to `count` keys of a window, beginning with `first`.
+    Update {
+        window: i64,
+        first: u32,
+        count: u32,
+        add: u64,
+    },
+    Discard {
+        window: i64,
+    },
+    Watermark(i64),
+    Freeze,
+    Sweep {
+        entries: u64,
+    },
+    /// Stores what has been swept; a failing store fails it.
+    Store {
+        fault: Option<Fault>,
+    },
+    Restore {
+        back: usize,
+        parallelism: u32,
+    },
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let window = || select(vec![i64::MIN, -60_000, 0, 60_000]);
+    let fault = proptest::option::weighted(0.3, select(vec![Fault::Refused, Fault::ReplyLost]));
+    let few = (window(), 0u32..3000, 1u32..20, 1u64..100);
+    let many = (window(), 0u32..1000, 500u32..2500, 1u64..100);
+    let update = |(window, first, count, add)| Op::Update { window, first, count, add };
+    vec(
+        prop_oneof![
+            6 => few.prop_map(update),
+            2 => many.prop_map(update),
+            2 => window().prop_map(|window| Op::Discard { window }),
+            1 => (-100i64..100).prop_map(Op::Watermark),
+            4 => Just(Op::Freeze),
+            6 => (1u64..800).prop_map(|entries| Op::Sweep { entries }),
+            3 => Just(Op::Sweep { entries: u64::MAX / 2 }),
+            3 => fault.prop_map(|fault| Op::Store { fault }),
+            1 => (0usize..3, 1u32..4).prop_map(|(back, parallelism)| Op::Restore { back, parallelism }),
+        ],
+        1..50,
+    )
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Idle,
+    Sweeping,
+    /// All captured; nobody has driven the future yet.
+    Hanging(Durable),
+    Stored(StateHandle),
+    Failed,
+}
+
+struct Part {
+    state: KeyedState<u32, u64>,
+    range: KeyGroupRange,
+    phase: Phase,
+}
+
+struct Snapshot {
+    handles: Vec<StateHandle>,
+    model: Model,
+    watermark: Option<i64>,
+}
+
+struct World {
+    faults: FaultyStore,
+    store: Arc<CheckpointStore>,
+    codec: Codec,
+    key_groups: u16,
+    attempt: u64,
+    epoch: u64,
+    model: Model,
+    watermark: Option<i64>,
+    parts: Vec<Part>,
+    /// The state at the freeze of the snapshot in progress.
+    frozen: Option<(Model, Option<i64>)>,
+    kept: Vec<Snapshot>,
+}
+
+impl World {
+    async fn new(key_groups: u16, codec: Codec) -> Self {
+        let faults = FaultyStore::new(Arc::new(InMemory::new()));
+        let store = Arc::new(CheckpointStore::new(Arc::new(faults.clone()), "", JobId::new("job").unwrap()));
+        let mut world = Self {
+            faults,
+            store,
+            codec,
+            key_groups,
+            attempt: 0,
+            epoch: 0,
+            model: Model::new(),
+            watermark: None,
+            parts: Vec::new(),
+            frozen: None,
+            kept: Vec::new(),
+        };
+        world.restart(None, 1).await;
+        world
+    }
+
+    async fn restart(&mut self, from: Option<usize>, parallelism: u32) {
+        self.attempt += 1;
+        let from = from.map(|at| &self.kept[at]);
+        let parallelism = parallelism.min(u32::from(self.key_groups));
+        let mut parts = Vec::new();
+        for subtask in (0..parallelism).map(Subtask) {
+            let range = KeyGroupRange::of(subtask, parallelism, self.key_groups);
+            let handles = from.iter().flat_map(|s| &s.handles).filter(|h| h.key_groups.overlaps(&range)).cloned();
+            let backend = Memory.open(OpenContext {
+                store: self.store.clone(),
+                operator: OperatorId::new("operator").unwrap(),
+                subtask,
+                attempt: Attempt(self.attempt),
+                key_groups: range,
+                restore: handles.collect(),
+            });
+            let mut state =
+                KeyedState::new("operator", backend.await.unwrap(), self.codec, self.key_groups, range).unwrap();
+            state.restore().await.unwrap();
+            let watermark = from.and_then(|s| s.watermark);
+            assert_eq!(state.watermark(), watermark, "the watermark comes back to every subtask");
+            parts.push(Part { state, range, phase: Phase::Idle });
+        }
+        (self.model, self.watermark) = from.map(|s| (s.model.clone(), s.watermark)).unwrap_or_default();
+        (self.parts, self.frozen) = (parts, None);
+        self.check("restored");
+    }
+
+    /// The tables have what the model has.
+    fn check(&self, when: &str) {
+        let mut found = Model::new();
+        for part in &self.parts {
+            let before = found.len();
+            for table in part.state.tables() {
+                for (key, value) in table.iter() {
+                    assert!(part.range.contains(key_group(hash_key(key), self.key_groups)), "{when}: a foreign key");
+                    assert_eq!(found.insert((table.namespace(), *key), *value), None, "{when}: {key} is there twice");
+                }
+            }
+            assert_eq!(part.state.len(), found.len() - before, "{when}: entries are counted");
+        }
+        assert!(found == self.model, "{when}: {} entries, {} expected", found.len(), self.model.len());
+    }
+
+    /// As the engine does: the keys of each subtask are looked up all together and then changed one by one, so
+    /// that what was found is out of date by the time it is used.
+    fn update(&mut self, window: i64, keys: impl Iterator<Item = u32>, add: u64) {
+        let keys: Vec<_> = keys.map(|key| (key, hash_key(&key))).collect();
+        for part in &mut self.parts {
+            let own = |hash: u64| part.range.contains(key_group(hash, self.key_groups));
+            let mine: Vec<_> = keys.iter().filter(|(_, hash)| own(*hash)).collect();
+            let mut places = Vec::new();
+            part.state.locate(window, mine.iter().map(|(_, hash)| *hash), &mut places);
+            for ((key, hash), place) in mine.into_iter().zip(places) {
+                part.state.update(window, place, *hash, key, || 0, |value| *value += add).unwrap();
+            }
+        }
+        for (key, _) in keys {
+            *self.model.entry((window, key)).or_insert(0) += add;
+        }
+    }
+
+    async fn run(&mut self, op: Op) {
+        match op {
+            Op::Update { window, first, count, add } => self.update(window, first..first + count, add),
+            Op::Discard { window } => {
+                self.parts.iter_mut().for_each(|p| p.state.discard(window));
+                self.model.retain(|(namespace, _), _| *namespace != window);
+            }
+            Op::Watermark(at) => {
+                self.parts.iter_mut().for_each(|p| p.state.save_watermark(at));
+                self.watermark = Some(at);
+            }
+            Op::Freeze => self.freeze(),
+            Op::Sweep { entries } => self.parts.iter_mut().for_each(|p| p.sweep(entries)),
+            Op::Store { fault } => self.store(fault).await,
+            Op::Restore { back, parallelism } => {
+                let from = self.kept.len().checked_sub(back + 1);
+                self.restart(from, parallelism).await;
+            }
+        }
+    }
+
+    /// Accepted when no snapshot is in progress, by every subtask or by none.
+    fn freeze(&mut self) {
+        let idle = self.parts.iter().all(|p| matches!(p.phase, Phase::Idle));
+        self.epoch += 1;
+        if idle {
+            self.frozen = Some((self.model.clone(), self.watermark));
+        }
+        for part in &mut self.parts {
+            let accepted = part.state.freeze(Epoch(self.epoch)).unwrap();
+            let expected = matches!(part.phase, Phase::Idle | Phase::Failed | Phase::Stored(_));
+            assert_eq!(accepted, expected, "a barrier is declined while a snapshot is in progress");
+            if accepted {
+                // When the others are not ready this snapshot is one of nobody; it is made all the same.
+                part.phase = Phase::Sweeping;
+            }
+        }
+        if !idle {
+            self.frozen = None;
+        }
+    }
+
+    /// Drives every snapshot that is captured; keeps the checkpoint when all subtasks have theirs.
+    async fn store(&mut self, fault: Option<Fault>) {
+        if let Some(fault) = fault {
+            self.faults.fail_after(0, fault);
+        }
+        for part in &mut self.parts {
+            part.phase = match std::mem::take(&mut part.phase) {
+                Phase::Hanging(durable) => durable.await.map_or(Phase::Failed, Phase::Stored),
+                other => other,
+            };
+        }
+        self.faults.heal();
+        if self.parts.iter().any(|p| matches!(p.phase, Phase::Sweeping | Phase::Hanging(_))) {
+            return;
+        }
+        let phases: Vec<_> = self.parts.iter_mut().map(|p| std::mem::take(&mut p.phase)).collect();
+        let handle = |phase| match phase {
+            Phase::Stored(handle) => Some(handle),
+            _ => None,
+        };
+        let handles: Option<Vec<_>> = phases.into_iter().map(handle).collect();
+        if let (Some(handles), Some((model, watermark))) = (handles, self.frozen.take()) {
+            self.kept.push(Snapshot { handles, model, watermark });
+        }
+    }
+
+    /// A checkpoint with nothing in its way.
+    async fn checkpoint(&mut self) {
+        self.parts.iter_mut().for_each(|p| p.sweep(u64::MAX / 2));
+        self.store(None).await;
+        self.freeze();
+        self.parts.iter_mut().for_each(|p| p.sweep(u64::MAX / 2));
+        self.store(None).await;
+    }
+}
+
+impl Part {
+    fn sweep(&mut self, entries: u64) {
+        match self.state.sweep(entries).unwrap() {
+            Swept::Idle => assert!(!matches!(self.phase, Phase::Sweeping)),
+            Swept::More => assert!(matches!(self.phase, Phase::Sweeping)),
+            Swept::Sealed(_, durable) => self.phase = Phase::Hanging(durable),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn each_snapshot_is_the_state_at_its_freeze(
+        ops in ops(),
+        key_groups in select(vec![1u16, 2, 8, 128]),
+        codec in select(vec![Codec::Named, Codec::Compact]),
+    ) {
+        block_on(async {
+            let mut world = World::new(key_groups, codec).await;
+            for op in ops {
+                world.run(op).await;
+            }
+            world.check("at the end");
+            let before = world.kept.len();
+            world.checkpoint().await;
+            assert!(world.kept.len() > before, "a healthy store keeps a checkpoint");
+            for snapshot in 0..world.kept.len() {
+                for parallelism in [1, 2, 3] {
+                    world.restart(Some(snapshot), parallelism).await;
+                }
+            }
+        });
+    }
+}
+
+fn keys(world: &World) -> u64 {
+    world.parts.iter().map(|p| p.state.captured()).sum()
+}
+
+#[test]
+fn a_snapshot_writes_only_the_sub_shards_that_have_changed_since_the_last_durable_one() {
+    block_on(async {
+        let mut world = World::new(8, Codec::Named).await;
+        world.update(0, 0..20_000, 1);
+        world.checkpoint().await;
+        assert_eq!(keys(&world), 20_000, "the first one is full");
+        world.checkpoint().await;
+        assert_eq!(keys(&world), 20_000, "nothing has changed");
+        world.update(0, 7..8, 1);
+        world.checkpoint().await;
+        let changed = keys(&world) - 20_000;
+        assert!((1..1000).contains(&changed), "one sub-shard has changed, and {changed} entries were written");
+        assert_eq!(world.kept.len(), 3);
+        world.restart(Some(2), 2).await;
+    });
+}
+
+#[test]
+fn a_snapshot_behind_a_failed_one_is_full() {
+    block_on(async {
+        for fault in [Fault::Refused, Fault::ReplyLost] {
+            let mut world = World::new(8, Codec::Named).await;
+            world.update(0, 0..5_000, 1);
+            world.checkpoint().await;
+            world.update(0, 0..1, 1);
+            for op in [Op::Freeze, Op::Sweep { entries: u64::MAX / 2 }, Op::Store { fault: Some(fault) }] {
+                world.run(op).await;
+            }
+            assert_eq!(world.kept.len(), 1, "it has failed");
+            let before = keys(&world);
+            world.checkpoint().await;
+            assert_eq!(keys(&world) - before, 5_000);
+            world.restart(Some(1), 1).await;
+        }
+    });
+}
