@@ -115,10 +115,11 @@ impl<T: Send + 'static, F: Fn(u64) -> T + Clone + Send + Sync + 'static> SplitRe
         }
         let end = self.made.saturating_add(budget).min(self.end);
         let (mut index, step) = (self.part + self.of * self.made, self.of);
-        for _ in self.made..end {
-            out.record((self.make)(index));
+        out.extend((self.made..end).map(|_| {
+            let record = (self.make)(index);
             index += step;
-        }
+            record
+        }));
         self.made = end;
         Ok(match &self.pace {
             _ if self.made == self.end => Progress::End,

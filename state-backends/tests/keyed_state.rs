@@ -20,6 +20,7 @@ use tidegate_core::{
         codec::Codec,
         hash::{hash_key, key_group},
         keyed::{KeyedState, Swept},
+        table::Reach,
     },
     testkit::{
         block_on,
@@ -184,17 +185,16 @@ impl World {
         assert!(found == self.model, "{when}: {} entries, {} expected", found.len(), self.model.len());
     }
 
-    /// As the engine does: the keys of each subtask are looked up all together and then changed one by one, so
-    /// that what was found is out of date by the time it is used.
+    /// As the engine does: the keys of each subtask are brought near all together and then changed one by one.
     fn update(&mut self, window: i64, keys: impl Iterator<Item = u32>, add: u64) {
         let keys: Vec<_> = keys.map(|key| (key, hash_key(&key))).collect();
         for part in &mut self.parts {
             let own = |hash: u64| part.range.contains(key_group(hash, self.key_groups));
             let mine: Vec<_> = keys.iter().filter(|(_, hash)| own(*hash)).collect();
-            let mut places = Vec::new();
-            part.state.locate(window, mine.iter().map(|(_, hash)| *hash), &mut places);
-            for ((key, hash), place) in mine.into_iter().zip(places) {
-                part.state.update(window, place, *hash, key, || 0, |value| *value += add).unwrap();
+            part.state.touch(window, mine.iter().map(|(_, hash)| *hash));
+            for (n, (key, hash)) in mine.into_iter().enumerate() {
+                let reach = if n % 2 == 0 { Reach::Near } else { Reach::Far };
+                *part.state.entry(window, *hash, key, reach, || 0).unwrap() += add;
             }
         }
         for (key, _) in keys {

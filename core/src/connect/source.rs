@@ -104,6 +104,15 @@ pub trait Emit<T> {
     /// One record.
     fn record(&mut self, record: T);
 
+    /// Many records, as by [`Emit::record`]: worth it where a record takes nanoseconds.
+    #[inline(always)]
+    fn extend(&mut self, records: impl Iterator<Item = T>)
+    where
+        Self: Sized,
+    {
+        records.for_each(|record| self.record(record));
+    }
+
     /// Bytes read from outside, for the metrics; once a fill is enough.
     fn bytes(&mut self, bytes: u64);
 

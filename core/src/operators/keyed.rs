@@ -31,7 +31,7 @@ use crate::{
         backend::OpenContext,
         hash::{Key, check_key, hash_key},
         keyed::{KeyedState, Swept},
-        table::{Place, Value},
+        table::{Reach, Value},
     },
     time::Timestamp,
 };
@@ -43,20 +43,20 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
     /// What it emits.
     type Out: Send + 'static;
 
-    /// Takes a record; `place` is where its key was seen in the table of [`KeyedOperator::namespace`].
-    ///
-    /// # Errors
-    /// Fails the attempt.
+    /// Takes a record. What is wrong with the state, the state itself tells.
     fn process<O: Output<Self::Out>>(
         &mut self,
         state: &mut KeyedState<K, Self::Value>,
         record: Keyed<K, T>,
-        place: Place,
+        reach: Reach,
         out: &mut O,
-    ) -> Result<()>;
+    );
 
-    /// The namespace of a record of this time. A whole batch is looked up in that of its first.
-    fn namespace(&self, at: Timestamp) -> i64;
+    /// The namespace of a record of this time. A whole batch is brought near in that of its first.
+    fn namespace(&self, at: Timestamp) -> i64 {
+        let _ = at;
+        0
+    }
 
     /// The state has been loaded; called once, before anything else.
     fn opened(&mut self, state: &KeyedState<K, Self::Value>) {
@@ -181,11 +181,13 @@ where
     #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         let key = (self.key)(&record);
-        let record = Keyed { hash: hash_key(&key), key, record, at };
+        let hash = hash_key(&key);
+        // Two values, each made where it is used: one that may also have to lie in a batch would always lie in
+        // memory.
         if self.direct {
-            return self.input.record(record);
+            return self.input.record(Keyed { hash, key, record, at });
         }
-        self.batch.push(record);
+        self.batch.push(Keyed { hash, key, record, at });
         if self.batch.len() >= FUSED_BATCH {
             self.hand_on();
         }
@@ -249,7 +251,6 @@ where
     records_in: u64,
     /// Set between two fills, and only while nothing is special: see [`KeyedInput::is_direct`].
     direct: bool,
-    places: Vec<Place>,
     input: PhantomData<fn(T)>,
 }
 
@@ -285,7 +286,6 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             key_checked: false,
             records_in: 0,
             direct: false,
-            places: Vec::new(),
             input: PhantomData,
         })
     }
@@ -298,22 +298,24 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         }
     }
 
-    /// The whole batch is looked up first. While sweeping, every record may have to capture a sub-shard: the pauses are watched.
+    /// While sweeping, every record may have to capture a sub-shard: the pauses are watched.
     fn process(&mut self, batch: &mut Vec<Keyed<K, T>>) -> Result<()> {
         let (Some(state), Some(first)) = (&mut self.state, batch.first()) else {
             return Err(Error::internal("records came before the state was loaded"));
         };
-        state.locate(self.operator.namespace(first.at), batch.iter().map(|r| r.hash), &mut self.places);
+        if !state.is_near() {
+            state.touch(self.operator.namespace(first.at), batch.iter().map(|r| r.hash));
+        }
         let mut began = self.sweeping.then(now);
-        for (index, (record, place)) in batch.drain(..).zip(&self.places).enumerate() {
-            self.operator.process(state, record, *place, &mut self.out)?;
+        for (index, record) in batch.drain(..).enumerate() {
+            self.operator.process(state, record, Reach::Far, &mut self.out);
             if let (Some(since), 0) = (&mut began, (index + 1) % PAUSE_EVERY) {
                 let until = now();
                 self.stats.snapshot_pause_ns.fetch_max(until.duration_since(*since).as_nanos() as u64, Relaxed);
                 *since = until;
             }
         }
-        Ok(())
+        state.fault()
     }
 
     fn barrier(&mut self, barrier: Barrier) {
@@ -363,9 +365,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
     fn record(&mut self, record: Keyed<K, T>) {
         let Some(state) = &mut self.state else { return };
         self.records_in += 1;
-        if let Err(e) = self.operator.process(state, record, Place::NOWHERE, &mut self.out) {
-            self.check(Err(e));
-        }
+        self.operator.process(state, record, Reach::Near, &mut self.out);
     }
 
     fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>) {
@@ -410,6 +410,8 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             self.operator.opened(&opened);
             (self.state, self.opening) = (Some(opened), None);
         }
+        let unserialisable = self.state.as_mut().map_or(Ok(()), KeyedState::fault);
+        self.check(unserialisable);
         if let Some(fault) = self.fault.take() {
             return Poll::Ready(Err(fault));
         }

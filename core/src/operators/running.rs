@@ -7,10 +7,8 @@ use crate::{
     plan::NodeId,
     record::{Keyed, Output},
     runtime::build::Build,
-    state::{hash::Key, keyed::KeyedState, table::Place},
-    time::Timestamp,
+    state::{hash::Key, keyed::KeyedState, table::Reach},
 };
-use tidegate_checkpoint::error::Result;
 
 /// See [`KeyedStream::aggregate`](crate::api::keyed::KeyedStream::aggregate).
 #[derive(Clone, Copy, Debug)]
@@ -50,26 +48,13 @@ where
         &mut self,
         state: &mut KeyedState<K, A::State>,
         Keyed { hash, key, record, at }: Keyed<K, T>,
-        place: Place,
+        reach: Reach,
         out: &mut O,
-    ) -> Result<()> {
+    ) {
         let aggregate = &self.aggregate;
-        let result = state.update(
-            0,
-            place,
-            hash,
-            &key,
-            || aggregate.init(),
-            |value| {
-                aggregate.add(value, record);
-                aggregate.finish(value)
-            },
-        )?;
+        let Some(value) = state.entry(0, hash, &key, reach, || aggregate.init()) else { return };
+        aggregate.add(value, record);
+        let result = aggregate.finish(value);
         out.record((self.emit)(key, result), at);
-        Ok(())
-    }
-
-    fn namespace(&self, _: Timestamp) -> i64 {
-        0
     }
 }

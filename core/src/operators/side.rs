@@ -41,6 +41,7 @@ impl<T: Clone + Send + 'static> SidePort<T> {
     }
 
     /// Takes one record; it is dropped when nobody has connected (the operator has counted it).
+    #[inline(always)]
     pub fn record(&mut self, record: T, at: Timestamp) {
         self.batch.push((record, at));
         if self.batch.len() >= BATCH {
@@ -48,6 +49,7 @@ impl<T: Clone + Send + 'static> SidePort<T> {
         }
     }
 
+    #[inline(never)]
     fn hand_on(&mut self) {
         if self.branches.is_empty() {
             self.branches.append(&mut self.connecting.lock().unwrap_or_else(PoisonError::into_inner));

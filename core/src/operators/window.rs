@@ -27,7 +27,7 @@ use crate::{
     state::{
         hash::Key,
         keyed::KeyedState,
-        table::{Place, Table},
+        table::{Reach, Table},
     },
     time::{MAX, MIN, Timestamp, Window, millis},
 };
@@ -121,7 +121,8 @@ impl<T: Clone + Send + 'static, A: Aggregate<T>> WindowOperator<T, A> {
         open
     }
 
-    #[cold]
+    /// Inlined, cold as it is: a call would keep the record of every other one in memory.
+    #[inline(always)]
     fn late(&mut self, record: T, at: Timestamp) {
         OperatorStats::add(&self.stats.late, 1);
         if let Some(late) = &mut self.late {
@@ -149,31 +150,21 @@ where
         &mut self,
         state: &mut KeyedState<K, A::State>,
         Keyed { hash, key, record, at }: Keyed<K, T>,
-        place: Place,
+        reach: Reach,
         out: &mut O,
-    ) -> Result<()> {
+    ) {
         // The window of the previous record is nearly always this one's too.
         if !self.current.contains(at) && !self.enter(at) {
-            self.late(record, at);
-            return Ok(());
+            return self.late(record, at);
         }
-        let (aggregate, fired) = (&self.spec.aggregate, self.fired);
-        let again = state.update(
-            self.current.start,
-            place,
-            hash,
-            &key,
-            || aggregate.init(),
-            |value| {
-                aggregate.add(value, record);
-                fired.then(|| aggregate.finish(value))
-            },
-        )?;
-        if let Some(value) = again {
+        let aggregate = &self.spec.aggregate;
+        let Some(value) = state.entry(self.current.start, hash, &key, reach, || aggregate.init()) else { return };
+        aggregate.add(value, record);
+        if self.fired {
+            let value = aggregate.finish(value);
             self.emitted += 1;
             out.record(Windowed { key, window: self.current, value }, self.current.end - 1);
         }
-        Ok(())
     }
 
     fn namespace(&self, at: Timestamp) -> i64 {

@@ -39,21 +39,18 @@ where
     #[inline(always)]
     fn record(&mut self, record: T) {
         self.records += 1;
-        let at = self.stamp.at(&record);
-        if A::TIMED {
-            let due = if at > self.time.newest() && at > self.limit.0 {
-                let Some(due) = self.far_future(&record, at) else { return };
-                due
-            } else {
-                self.time.observe(at)
-            };
-            self.out.record(record, at);
-            if due {
-                self.watermark();
-            }
-        } else {
-            self.out.record(record, at);
+        self.emit(record);
+    }
+
+    /// Counts in a register: a counter in memory makes each record wait for the one before.
+    #[inline(always)]
+    fn extend(&mut self, records: impl Iterator<Item = T>) {
+        let mut count = 0;
+        for record in records {
+            count += 1;
+            self.emit(record);
         }
+        self.records += count;
     }
 
     fn bytes(&mut self, bytes: u64) {
@@ -79,7 +76,36 @@ impl<T, O, A> Emission<'_, T, O, A>
 where
     T: Clone + Send + 'static,
     O: Output<T>,
+    A: Stamp<T>,
 {
+    #[inline(always)]
+    fn emit(&mut self, record: T) {
+        let at = self.stamp.at(&record);
+        if !A::TIMED {
+            return self.out.record(record, at);
+        }
+        let due = if at > self.time.newest() && at > self.limit.0 {
+            match self.far_future(at) {
+                Believed::No { due } => due,
+                Believed::Aside { due } => {
+                    if let Some(port) = &mut self.ports.far_future {
+                        port.record(record, at);
+                    }
+                    if due {
+                        self.watermark();
+                    }
+                    return;
+                }
+            }
+        } else {
+            self.time.observe(at)
+        };
+        self.out.record(record, at);
+        if due {
+            self.watermark();
+        }
+    }
+
     #[cold]
     fn watermark(&mut self) {
         let watermark = self.time.advance().min(self.others);
@@ -96,21 +122,15 @@ where
         }
     }
 
-    /// A timestamp beyond the limit never advances the watermark; `None` when the record goes no further.
+    /// A timestamp beyond the limit never advances the watermark. (The record is not handed in: a call would
+    /// keep it in memory, and each one before it.)
     #[cold]
-    fn far_future(&mut self, record: &T, at: Timestamp) -> Option<bool> {
+    fn far_future(&mut self, at: Timestamp) -> Believed {
         OperatorStats::add(&self.stats.far_future, 1);
+        let due = self.time.count();
         match self.limit.1 {
-            FarFuture::Count => {}
-            FarFuture::SideStream => {
-                if let Some(port) = &mut self.ports.far_future {
-                    port.record(record.clone(), at);
-                }
-                if self.time.count() {
-                    self.watermark();
-                }
-                return None;
-            }
+            FarFuture::Count => Believed::No { due },
+            FarFuture::SideStream => Believed::Aside { due },
             FarFuture::Fail => {
                 let ahead = at.saturating_sub(self.limit.0);
                 let e = Error::data(format!(
@@ -118,11 +138,18 @@ where
                 ));
                 self.fault
                     .get_or_insert(e.hint("mend the clock that made it, or choose another policy in guard_future"));
-                return None;
+                Believed::No { due }
             }
         }
-        Some(self.time.count())
     }
+}
+
+/// What becomes of a record from the far future; `due`: the watermark has to be made now.
+enum Believed {
+    /// It goes on.
+    No { due: bool },
+    /// It goes to the side stream.
+    Aside { due: bool },
 }
 
 fn shortened(raw: &str) -> String {

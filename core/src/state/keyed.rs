@@ -31,13 +31,11 @@ use super::{
     backend::{Residency, StateBackend, WriteBatch},
     codec::Codec,
     hash::{Key, hash_key, key_group},
-    table::{Capture, Place, Table, Value, is_watermark_key, namespace_of, watermark_key},
+    table::{Capture, Reach, Table, Value, is_watermark_key, namespace_of, watermark_key},
 };
 
 /// Bytes captured before they are handed to the backend.
 const HAND_OVER: usize = 1 << 20;
-/// Entries of a state that is in a near cache, in bytes.
-const NEAR_BYTES: usize = 1 << 20;
 /// Pairs a page of a restore.
 const PAGE: usize = 1024;
 
@@ -106,7 +104,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             retired: Vec::new(),
             spare: None,
             backend,
-            capture: Capture { codec, batch, obsolete: Vec::new(), active: false, entries: 0 },
+            capture: Capture { codec, batch, obsolete: Vec::new(), active: false, entries: 0, fault: None },
             phase: Phase::Idle,
             outcome: Arc::default(),
             depth_min: key_groups.trailing_zeros() as u8,
@@ -152,7 +150,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             let value: V = codec.decode(&mut rest)?;
             let hash = hash_key(&key);
             if self.range.contains(key_group(hash, self.key_groups)) {
-                self.update(namespace, Place::NOWHERE, hash, &key, || value, |_| ())?;
+                self.entry(namespace, hash, &key, Reach::Far, || value);
             }
         }
         if rest.is_empty() { Ok(()) } else { Err(damaged()) }
@@ -172,47 +170,44 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         self.recent
     }
 
-    /// Whether all of it is in a near cache: then nothing is gained by looking up many keys at a time.
+    /// Whether all of it is in a near cache: then nothing is gained by changing many keys in a row.
     pub fn is_near(&self) -> bool {
-        self.len() * size_of::<Option<(K, V)>>() < NEAR_BYTES
+        self.tables.iter().all(Table::is_near)
     }
 
-    /// Where the keys of these hashes are in the table of a namespace, for [`KeyedState::update`]; looked up
-    /// all together, so that their cache misses overlap.
+    /// Brings near what these keys most likely have in a namespace, all together, so that cache misses overlap.
     #[inline]
-    pub fn locate(&self, namespace: i64, hashes: impl Iterator<Item = u64> + Clone, places: &mut Vec<Place>) {
-        places.clear();
-        let Some(table) = self.tables.iter().find(|t| t.namespace() == namespace) else {
-            return places.extend(hashes.map(|_| Place::NOWHERE));
-        };
-        places.extend(hashes.clone().map(|hash| table.locate(hash)));
-        let touched = hashes.zip(&*places).map(|(hash, place)| u32::from(table.touch(hash, *place)));
-        black_box(touched.fold(0, u32::wrapping_add));
+    pub fn touch(&self, namespace: i64, hashes: impl Iterator<Item = u64>) {
+        if let Some(table) = self.tables.iter().find(|t| t.namespace() == namespace) {
+            black_box(hashes.map(|hash| u32::from(table.touch(hash))).fold(0, u32::wrapping_add));
+        }
     }
 
-    /// Changes the value of a key in a namespace; it is made by `init` if there is none. A wrong `place`
-    /// costs time and no more.
+    /// The value of a key in a namespace, to be changed; it is made by `init` if there is none. `None` when the
+    /// snapshot in progress cannot have what was there before: see [`KeyedState::fault`].
+    #[inline(always)]
+    pub fn entry(
+        &mut self,
+        namespace: i64,
+        hash: u64,
+        key: &K,
+        reach: Reach,
+        init: impl FnOnce() -> V,
+    ) -> Option<&mut V> {
+        let index = match self.tables.get(self.recent) {
+            Some(table) if table.namespace() == namespace => self.recent,
+            _ => self.find_table(namespace),
+        };
+        self.tables.get_mut(index).and_then(|table| table.entry(hash, key, reach, init, &mut self.capture))
+    }
+
+    /// What has gone wrong since the last call: it fails the attempt.
     ///
     /// # Errors
     /// [`Kind::User`](tidegate_checkpoint::error::Kind): a value that a snapshot needs does not serialise.
-    #[inline(always)]
-    pub fn update<R>(
-        &mut self,
-        namespace: i64,
-        place: Place,
-        hash: u64,
-        key: &K,
-        init: impl FnOnce() -> V,
-        change: impl FnOnce(&mut V) -> R,
-    ) -> Result<R> {
-        let capture = &mut self.capture;
-        match self.tables.get_mut(self.recent) {
-            Some(table) if table.namespace() == namespace => table.update(place, hash, key, init, change, capture),
-            _ => {
-                let index = self.find_table(namespace);
-                self.tables[index].update(Place::NOWHERE, hash, key, init, change, &mut self.capture)
-            }
-        }
+    #[inline]
+    pub fn fault(&mut self) -> Result<()> {
+        self.capture.fault.take().map_or(Ok(()), Err)
     }
 
     /// The open tables, in no order.

@@ -1,27 +1,42 @@
 //! A sub-shard: a small open-addressing table that is serialised, split and grown as a whole.
 //!
 //! It is small, so that whatever is done to it as a whole is short: the longest pause of the state is one
-//! sub-shard's. And a look-up hardly ever branches on what it finds, because a branch guessed wrong costs more
-//! than a cache miss: it forbids the processor to begin the misses of the records behind. So slots lie in
-//! groups of eight, a group's tags are one word that is searched at once, and three eighths stay free, so
-//! that few groups overflow into the next.
+//! sub-shard's. Slots lie in groups of eight. An entry has a home, a lane of a group, and lies in the first lane
+//! from there on, round the group, that was free; when the group was full, in the next one. There are two ways to
+//! find it, because two things limit a look-up:
+//! - **near**, in a state that the caches hold, a branch guessed wrong. So the tags of a group are one word, and
+//!   are searched at once.
+//! - **far**, the lines that come from memory, one of which costs as much as all the rest. So slots are asked one
+//!   by one, from home on: mostly that is one line, where tags would be another.
 use super::hash::{Key, hash_key};
 
-/// Entries at which a sub-shard is split.
-pub(super) const ENTRIES_MAX: u32 = 320;
+/// Entries at which a sub-shard is split: five eighths of its slots, as many as it ever has taken.
+pub(super) const ENTRIES_MAX: usize = 640;
 /// Never a table's generation: this sub-shard cannot be changed as it is.
 pub(super) const STALE: u32 = 0;
+
+/// Where a state is taken to be: each look-up is right in either, and quick in one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// In the processor's own caches.
+    Near,
+    /// In memory.
+    Far,
+}
 
 /// Slots of a group.
 const LANES: usize = 8;
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-#[repr(align(64))]
-struct Group<K, V>([Option<(K, V)>; LANES]);
+type Slot<K, V> = Option<(K, V)>;
 
-/// The tag of a hash in each lane. Its bits find neither the sub-shard nor the group; its top bit says that
-/// the slot is taken.
+/// It begins where a cache line does, so that few slots lie in two.
+#[repr(align(64))]
+struct Group<K, V>([Slot<K, V>; LANES]);
+
+/// The tag of a hash in each lane. Its bits find neither the sub-shard nor the home; its top bit says that the
+/// slot is taken.
 #[inline(always)]
 fn tags(hash: u64) -> u64 {
     (hash >> 24 & 0x7f | 0x80) * LOW
@@ -40,6 +55,8 @@ fn lane(bits: u64) -> usize {
     bits.trailing_zeros() as usize / 8 % LANES
 }
 
+/// See the module. What every look-up needs of it is in one cache line.
+#[repr(align(64))]
 pub(super) struct Shard<K, V> {
     tags: Box<[u64]>,
     groups: Box<[Group<K, V>]>,
@@ -64,72 +81,89 @@ impl<K: Key, V> Shard<K, V> {
 
     /// As new, but with the memory that it has.
     pub(super) fn clear(&mut self, generation: u32) {
-        let (tags, mut groups) = (std::mem::take(&mut self.tags), std::mem::take(&mut self.groups));
-        for slot in groups.iter_mut().flat_map(|g| &mut g.0) {
-            *slot = None;
+        let (mut tags, mut groups) = (std::mem::take(&mut self.tags), std::mem::take(&mut self.groups));
+        for (tags, group) in tags.iter_mut().zip(&mut groups).filter(|(tags, _)| **tags != 0) {
+            *tags = 0;
+            group.0 = [const { None }; LANES];
         }
-        *self = Self { groups, ..Self::new(self.depth, generation) };
-        self.tags = tags;
-        self.tags.fill(0);
+        *self = Self { tags, groups, ..Self::new(self.depth, generation) };
     }
 
-    /// Changes the value of a key; gives `change` back when the key is not in here.
     #[inline(always)]
-    pub(super) fn change<R, F: FnOnce(&mut V) -> R>(&mut self, hash: u64, key: &K, change: F) -> Result<R, F> {
-        let mask = self.tags.len().wrapping_sub(1);
-        let mut group = hash as usize & mask;
-        while let (Some(word), Some(slots)) = (self.tags.get(group), self.groups.get_mut(group)) {
+    fn home(&self, hash: u64) -> usize {
+        (hash as usize / LANES) & self.groups.len().wrapping_sub(1)
+    }
+
+    /// The slot of a key, if it is in here.
+    #[inline(always)]
+    pub(super) fn find(&self, hash: u64, key: &K, reach: Reach) -> Option<usize> {
+        match reach {
+            Reach::Near => self.find_near(hash, key),
+            Reach::Far => self.find_far(hash, key),
+        }
+    }
+
+    #[inline(always)]
+    fn find_near(&self, hash: u64, key: &K) -> Option<usize> {
+        let mut at = self.home(hash);
+        while let (Some(word), Some(group)) = (self.tags.get(at), self.groups.get(at)) {
             let mut same = same(*word, tags(hash));
             while same != 0 {
-                if let Some((_, value)) = slots.0[lane(same)].as_mut().filter(|e| e.0 == *key) {
-                    return Ok(change(value));
+                let lane = lane(same);
+                if group.0[lane].as_ref().is_some_and(|e| e.0 == *key) {
+                    return Some(at * LANES + lane);
                 }
                 same &= same - 1;
             }
             if *word & HIGH != HIGH {
                 break;
             }
-            group = (group + 1) & mask;
+            at = (at + 1) & (self.groups.len() - 1);
         }
-        Err(change)
+        None
     }
 
-    /// The same, where the key most likely is at `slot`.
     #[inline(always)]
-    pub(super) fn change_at<R, F: FnOnce(&mut V) -> R>(&mut self, slot: usize, key: &K, change: F) -> Result<R, F> {
-        let entry = self.groups.get_mut(slot / LANES).and_then(|g| g.0[slot % LANES].as_mut());
-        match entry.filter(|e| e.0 == *key) {
-            Some((_, value)) => Ok(change(value)),
-            None => Err(change),
+    fn find_far(&self, hash: u64, key: &K) -> Option<usize> {
+        let mut at = self.home(hash);
+        while let Some(group) = self.groups.get(at) {
+            for lane in 0..LANES {
+                let lane = (hash as usize + lane) % LANES;
+                match &group.0[lane] {
+                    Some(entry) if entry.0 == *key => return Some(at * LANES + lane),
+                    Some(_) => {}
+                    None => return None,
+                }
+            }
+            at = (at + 1) & (self.groups.len() - 1);
         }
+        None
     }
 
-    /// The slot where the key of this hash most likely is, without a branch.
+    /// The value in a slot.
     #[inline(always)]
-    pub(super) fn locate(&self, hash: u64) -> usize {
-        let group = hash as usize & self.tags.len().wrapping_sub(1);
-        let word = self.tags.get(group).copied().unwrap_or_default();
-        group * LANES + lane(same(word, tags(hash)))
+    pub(super) fn value(&mut self, at: usize) -> Option<&mut V> {
+        self.groups.get_mut(at / LANES).and_then(|g| g.0[at % LANES].as_mut()).map(|e| &mut e.1)
     }
 
-    /// Brings a slot near; whether it is taken.
+    /// Brings the home of a hash near; whether it is taken.
     #[inline(always)]
-    pub(super) fn touch(&self, slot: usize) -> bool {
-        self.groups.get(slot / LANES).is_some_and(|g| g.0[slot % LANES].is_some())
+    pub(super) fn touch(&self, hash: u64) -> bool {
+        self.groups.get(self.home(hash)).is_some_and(|g| g.0[hash as usize % LANES].is_some())
     }
 
-    /// Puts in a key that is not in here.
-    pub(super) fn insert(&mut self, hash: u64, key: K, value: V) {
-        if (self.len as usize + 1) * 8 > self.tags.len() * LANES * 5 {
+    /// Puts in a key that is not in here, and says where.
+    pub(super) fn insert(&mut self, hash: u64, key: K, value: V) -> usize {
+        if (self.len as usize + 1) * 8 > self.groups.len() * LANES * 5 {
             self.grow();
         }
         self.len += 1;
-        self.place(hash, (key, value));
+        self.place(hash, (key, value))
     }
 
     #[cold]
     fn grow(&mut self) {
-        let groups = (self.tags.len() * 2).max(1);
+        let groups = (self.groups.len() * 2).max(1);
         self.tags = vec![0; groups].into();
         let bigger = (0..groups).map(|_| Group([const { None }; LANES])).collect();
         let old = std::mem::replace(&mut self.groups, bigger);
@@ -138,15 +172,17 @@ impl<K: Key, V> Shard<K, V> {
         }
     }
 
-    fn place(&mut self, hash: u64, entry: (K, V)) {
-        let mask = self.tags.len() - 1;
-        let mut group = hash as usize & mask;
-        while self.tags[group] & HIGH == HIGH {
-            group = (group + 1) & mask;
+    fn place(&mut self, hash: u64, entry: (K, V)) -> usize {
+        let mut at = self.home(hash);
+        while self.tags[at] & HIGH == HIGH {
+            at = (at + 1) & (self.groups.len() - 1);
         }
-        let lane = lane(!self.tags[group] & HIGH);
-        self.tags[group] |= tags(hash) & 0xff << (8 * lane);
-        self.groups[group].0[lane] = Some(entry);
+        let first = hash as u32 % LANES as u32;
+        let free = (!self.tags[at] & HIGH).rotate_right(8 * first);
+        let lane = (lane(free) + first as usize) % LANES;
+        self.tags[at] |= tags(hash) & 0xff << (8 * lane);
+        self.groups[at].0[lane] = Some(entry);
+        at * LANES + lane
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &(K, V)> {

@@ -8,7 +8,7 @@
 //! is *captured* (serialised) before its first change; `sweep` captures the rest piece by piece. So each is
 //! serialised once a snapshot as it was at the freeze, with no copy and no `Clone`; and one whose block is
 //! already stored and unchanged is not serialised at all.
-use tidegate_checkpoint::error::Result;
+use tidegate_checkpoint::error::{Error, Result};
 
 use super::{
     backend::{WriteBatch, key_group_prefix},
@@ -16,6 +16,8 @@ use super::{
     hash::Key,
     shard::{ENTRIES_MAX, STALE, Shard},
 };
+
+pub use super::shard::Reach;
 use serde::{Serialize, de::DeserializeOwned};
 
 const NONE: u32 = u32::MAX;
@@ -25,14 +27,8 @@ const META: u8 = 1;
 /// Bound on the directory: 2^22 sub-shards hold more than a billion entries; beyond it they grow.
 const DEPTH_MAX: u8 = 22;
 
-/// Where in its sub-shard an entry most likely is: a guess that is checked before it is used.
-#[derive(Clone, Copy, Debug)]
-pub struct Place(u32);
-
-impl Place {
-    /// Nobody has looked.
-    pub const NOWHERE: Self = Self(u32::MAX);
-}
+/// A table of up to so many bytes is held by a near cache.
+const NEAR_BYTES: usize = 1 << 20;
 
 /// What may be a value.
 pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
@@ -50,6 +46,8 @@ pub(super) struct Capture {
     pub active: bool,
     /// Entries captured since somebody last looked.
     pub entries: u64,
+    /// The first value that could not be serialised.
+    pub fault: Option<Error>,
 }
 
 /// One namespace of an operator's state.
@@ -120,76 +118,70 @@ impl<K: Key, V: Value> Table<K, V> {
         (hash >> 1 >> (63 - self.depth)) as usize
     }
 
-    /// Where the key of a hash most likely is. Nowhere branches on what it finds, so that many of these in a
-    /// row overlap their cache misses.
+    /// Whether all of it is in a near cache.
     #[inline(always)]
-    pub(super) fn locate(&self, hash: u64) -> Place {
-        let shard = self.shards.get(self.directory[self.slot_of(hash)] as usize);
-        shard.map_or(Place::NOWHERE, |s| Place(s.locate(hash) as u32))
+    pub(super) fn is_near(&self) -> bool {
+        self.len < NEAR_BYTES / size_of::<Option<(K, V)>>()
     }
 
-    /// Brings the entry at a place near; whether there is one.
+    /// Brings the line near in which the key of a hash most likely is. Does nothing else, and branches on nothing
+    /// that it finds, so that many of these in a row overlap their cache misses.
     #[inline(always)]
-    pub(super) fn touch(&self, hash: u64, place: Place) -> bool {
+    pub(super) fn touch(&self, hash: u64) -> bool {
         let shard = self.shards.get(self.directory[self.slot_of(hash)] as usize);
-        shard.is_some_and(|s| s.touch(place.0 as usize))
+        shard.is_some_and(|s| s.touch(hash))
     }
 
-    /// Changes the value of a key, which is made by `init` if there is none. (A closure, because a reference
-    /// that is returned on one path only would have to be looked up twice.)
+    /// The value of a key, to be changed; it is made by `init` if there is none. `None`: the snapshot in progress
+    /// cannot have what was there before, and the fault is noted in `capture`.
+    ///
+    /// The one way out is through the slot, whichever way it was found: a value that took different ways
+    /// through memory would be stored in pieces and loaded whole, and wait for itself.
     #[inline(always)]
-    pub(super) fn update<R>(
+    pub(super) fn entry(
         &mut self,
-        place: Place,
         hash: u64,
         key: &K,
+        reach: Reach,
         init: impl FnOnce() -> V,
-        change: impl FnOnce(&mut V) -> R,
         capture: &mut Capture,
-    ) -> Result<R> {
-        let index = self.directory[self.slot_of(hash)] as usize;
-        let mut change = change;
-        if let Some(shard) = self.shards.get_mut(index)
-            && shard.open == self.generation
-        {
-            if place.0 != Place::NOWHERE.0 {
-                match shard.change_at(place.0 as usize, key, change) {
-                    Ok(result) => return Ok(result),
-                    Err(unused) => change = unused,
-                }
-            }
-            match shard.change(hash, key, change) {
-                Ok(result) => return Ok(result),
-                Err(unused) => change = unused,
-            }
-        }
-        self.change_or_insert(hash, key, init, change, capture)
+    ) -> Option<&mut V> {
+        let mut index = self.directory[self.slot_of(hash)] as usize;
+        let found = match self.shards.get(index) {
+            Some(shard) if shard.open == self.generation => shard.find(hash, key, reach),
+            _ => None,
+        };
+        let at = if let Some(at) = found {
+            at
+        } else {
+            let at = self.make(hash, key, init, capture)?;
+            index = self.directory[self.slot_of(hash)] as usize;
+            at
+        };
+        self.shards.get_mut(index).and_then(|s| s.value(at))
     }
 
+    /// Makes the entry of a key fit to be changed, and says its slot.
     #[cold]
     #[inline(never)]
-    fn change_or_insert<R>(
-        &mut self,
-        hash: u64,
-        key: &K,
-        init: impl FnOnce() -> V,
-        change: impl FnOnce(&mut V) -> R,
-        capture: &mut Capture,
-    ) -> Result<R> {
-        let index = self.prepare(hash, capture)?;
-        let shard = &mut self.shards[index];
-        let change = match shard.change(hash, key, change) {
-            Ok(result) => return Ok(result),
-            Err(unused) => unused,
+    fn make(&mut self, hash: u64, key: &K, init: impl FnOnce() -> V, capture: &mut Capture) -> Option<usize> {
+        let index = match self.prepare(hash, capture) {
+            Ok(index) => index,
+            Err(fault) => {
+                capture.fault.get_or_insert(fault);
+                return None;
+            }
         };
-        let mut value = init();
-        let result = change(&mut value);
-        shard.insert(hash, key.clone(), value);
-        self.len += 1;
-        if shard.len >= ENTRIES_MAX {
-            shard.open = STALE;
-        }
-        Ok(result)
+        let shard = &mut self.shards[index];
+        let found = shard.find(hash, key, Reach::Far);
+        Some(found.unwrap_or_else(|| {
+            let at = shard.insert(hash, key.clone(), init());
+            self.len += 1;
+            if shard.len as usize >= ENTRIES_MAX {
+                shard.open = STALE;
+            }
+            at
+        }))
     }
 
     /// Makes the sub-shard of `hash` fit to be changed: there, captured if a snapshot needs it as it is,
@@ -203,7 +195,7 @@ impl<K: Key, V: Value> Table<K, V> {
         let mut index = self.directory[slot] as usize;
         if self.shards[index].open != self.generation {
             self.capture(index, slot, capture)?;
-            if self.shards[index].len >= ENTRIES_MAX && self.shards[index].depth < DEPTH_MAX {
+            if self.shards[index].len as usize >= ENTRIES_MAX && self.shards[index].depth < DEPTH_MAX {
                 self.split(index, slot, capture);
                 index = self.directory[self.slot_of(hash)] as usize;
             }
