@@ -127,6 +127,9 @@ impl JobMetrics {
             {
                 metrics.records_out = metrics.records_in;
             }
+            if matches!(&*node.operator, "filter" | "filter_map") {
+                metrics.filtered = metrics.records_in.saturating_sub(metrics.records_out);
+            }
             if matches!(&*node.operator, "fold" | "aggregate" | "reduce") {
                 metrics.records_out = metrics.records_in;
             }
@@ -173,7 +176,7 @@ fn operator(node: &Node, stats: &[&OperatorStats], elapsed: Duration) -> Operato
         records_out: sum(|s| &s.records_out),
         bytes_in,
         bytes_out,
-        filtered: sum(|s| &s.filtered),
+        filtered: 0,
         late: sum(|s| &s.late),
         skipped: sum(|s| &s.skipped),
         dead_letters: sum(|s| &s.dead_letters),

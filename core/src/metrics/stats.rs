@@ -21,8 +21,6 @@ pub struct OperatorStats {
     pub bytes_in: AtomicU64,
     /// Bytes written outside.
     pub bytes_out: AtomicU64,
-    /// Records that a filter held back.
-    pub filtered: AtomicU64,
     /// Records behind their window's firing.
     pub late: AtomicU64,
     /// Undecodable records skipped by policy.
@@ -57,7 +55,6 @@ impl Default for OperatorStats {
             records_out: AtomicU64::default(),
             bytes_in: AtomicU64::default(),
             bytes_out: AtomicU64::default(),
-            filtered: AtomicU64::default(),
             late: AtomicU64::default(),
             skipped: AtomicU64::default(),
             dead_letters: AtomicU64::default(),

@@ -1,4 +1,5 @@
-//! `filter`: keeps some records and counts the others, so that none disappears unseen.
+//! `filter`: keeps some records and counts them; what went in and did not come out is the count of the others,
+//! so that none disappears unseen.
 use super::{pass, placed, stateless};
 use crate::{
     api::stream::Stream,
@@ -23,15 +24,13 @@ where
     placed!();
     fn attach<O: Output<S::Item>>(&self, build: &mut Build<'_>, out: O) -> Result<()> {
         let kept = build.counter(self.node, |s| &s.records_out);
-        let dropped = build.counter(self.node, |s| &s.filtered);
-        self.upstream.attach(build, FilterOutput { f: self.f.clone(), kept, dropped, out })
+        self.upstream.attach(build, FilterOutput { f: self.f.clone(), kept, out })
     }
 }
 
 struct FilterOutput<F, O> {
     f: F,
     kept: Counter,
-    dropped: Counter,
     out: O,
 }
 
@@ -45,14 +44,11 @@ where
         if (self.f)(&record) {
             self.kept.n += 1;
             self.out.record(record, at);
-        } else {
-            self.dropped.n += 1;
         }
     }
     pass!(control);
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.kept.publish();
-        self.dropped.publish();
         self.out.poll_ready(cx)
     }
     pass!(sweep);

@@ -1,4 +1,4 @@
-//! `filter_map`: one record in, one or none out; those that become none are counted as filtered.
+//! `filter_map`: one record in, one or none out; those that become none are counted as filtered, as in `filter`.
 use super::{pass, placed, stateless};
 use crate::{
     api::stream::Stream,
@@ -24,15 +24,13 @@ where
     placed!();
     fn attach<O: Output<U>>(&self, build: &mut Build<'_>, out: O) -> Result<()> {
         let kept = build.counter(self.node, |s| &s.records_out);
-        let dropped = build.counter(self.node, |s| &s.filtered);
-        self.upstream.attach(build, FilterMapOutput { f: self.f.clone(), kept, dropped, out })
+        self.upstream.attach(build, FilterMapOutput { f: self.f.clone(), kept, out })
     }
 }
 
 struct FilterMapOutput<F, O> {
     f: F,
     kept: Counter,
-    dropped: Counter,
     out: O,
 }
 
@@ -46,14 +44,11 @@ where
         if let Some(record) = (self.f)(record) {
             self.kept.n += 1;
             self.out.record(record, at);
-        } else {
-            self.dropped.n += 1;
         }
     }
     pass!(control);
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.kept.publish();
-        self.dropped.publish();
         self.out.poll_ready(cx)
     }
     pass!(sweep);
