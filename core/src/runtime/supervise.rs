@@ -198,6 +198,7 @@ pub(crate) async fn supervise(
         shared.attempt_failed(&error);
         let Some(delay) = delay else { break Err(error) };
         tracing::warn!(job = %shared.job, %error, ?delay, "attempt failed; restarting");
+        shared.reporting.restarting(&error, delay);
         shared.status.send_modify(|s| s.state = JobState::Restarting);
         let mut waited = pin!(sleep(delay));
         let stopped = loop {
