@@ -69,9 +69,9 @@ fn job(dir: &Path) -> Result<Job, tidegate::Error> {
 }
 
 /// How often each line of the output occurs.
-pub type Lines = HashMap<String, i64>;
+pub(crate) type Lines = HashMap<String, i64>;
 
-pub fn reference() -> Lines {
+pub(crate) fn reference() -> Lines {
     let mut lines = Lines::new();
     let mut balances = HashMap::<u64, (u64, i64)>::new();
     let mut totals = HashMap::<(i64, u64), i64>::new();
@@ -85,7 +85,7 @@ pub fn reference() -> Lines {
     lines
 }
 
-pub fn found(dir: &Path) -> Result<Lines, Box<dyn Error>> {
+pub(crate) fn found(dir: &Path) -> Result<Lines, Box<dyn Error>> {
     let mut lines = Lines::new();
     for name in ["balances", "totals"] {
         for entry in std::fs::read_dir(dir.join(name))? {
@@ -101,7 +101,7 @@ pub fn found(dir: &Path) -> Result<Lines, Box<dyn Error>> {
 }
 
 /// Lines that are lost, and lines that are there too often or should not be there at all.
-pub fn compare(expected: &Lines, found: &Lines) -> (i64, i64) {
+pub(crate) fn compare(expected: &Lines, found: &Lines) -> (i64, i64) {
     let surplus = |line: &String| found.get(line).unwrap_or(&0) - expected.get(line).unwrap_or(&0);
     let all = || expected.keys().chain(found.keys().filter(|l| !expected.contains_key(*l)));
     (all().map(|l| -surplus(l).min(0)).sum(), all().map(|l| surplus(l).max(0)).sum())
@@ -134,7 +134,7 @@ fn log(dir: &Path) -> String {
 }
 
 /// `child` is the command that runs the job in `dir`; whether its output is exact.
-pub fn prove(dir: &Path, child: &dyn Fn() -> Command) -> Result<bool, Box<dyn Error>> {
+pub(crate) fn prove(dir: &Path, child: &dyn Fn() -> Command) -> Result<bool, Box<dyn Error>> {
     let mut seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64;
     println!("{PAYMENTS} payments to {ACCOUNTS} accounts, {KILLS} kills, seed {seed}");
     let mut kills = 0;
@@ -203,7 +203,7 @@ fn parent() -> Result<bool, Box<dyn Error>> {
     })
 }
 
-pub fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(job(dir)?.run())?;
     Ok(())
 }

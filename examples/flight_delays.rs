@@ -272,7 +272,7 @@ fn worst_hours(out: &Path) -> Result<(), Box<dyn Error>> {
 
 /// The program; its exit code.
 #[tokio::main]
-pub async fn run(args: impl Iterator<Item = OsString>) -> u8 {
+pub(crate) async fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let args = match parse(args) {
         Ok(Some(args)) => args,
         Ok(None) => {

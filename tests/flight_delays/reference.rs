@@ -22,7 +22,6 @@ pub struct Expected {
 
 #[derive(Default)]
 struct Hour {
-    start: String,
     flights: u32,
     delays: Vec<i32>,
 }
@@ -39,7 +38,8 @@ pub fn of(text: &str) -> Expected {
     let (origin, hour, minute) = (column("origin"), column("time_hour"), column("minute"));
     let dep_delay = column("dep_delay");
 
-    let mut hours = BTreeMap::<(i64, &str), Hour>::new();
+    // By the text of the hour: it is where its window begins.
+    let mut hours = BTreeMap::<(&str, &str), Hour>::new();
     let (mut late, mut watermark, mut newest) = (Vec::new(), i64::MIN, i64::MIN);
     for (n, line) in lines.enumerate() {
         let row: Vec<&str> = line.split(',').collect();
@@ -49,8 +49,7 @@ pub fn of(text: &str) -> Expected {
         if start + HOUR_MS - 1 <= watermark {
             late.push(line.to_owned());
         } else {
-            let window = hours.entry((start, row[origin])).or_default();
-            window.start = row[hour].to_owned();
+            let window = hours.entry((row[hour], row[origin])).or_default();
             window.flights += 1;
             window.delays.extend((row[dep_delay] != "NA").then(|| row[dep_delay].parse::<i32>().unwrap()));
         }
@@ -59,11 +58,11 @@ pub fn of(text: &str) -> Expected {
             watermark = newest - 2 * HOUR_MS - 1;
         }
     }
-    let row = |((_, origin), hour): (&(i64, &str), &Hour)| {
+    let row = |((start, origin), hour): (&(&str, &str), &Hour)| {
         let (left, sum) = (hour.delays.len(), hour.delays.iter().sum::<i32>());
         let mean = if left == 0 { String::new() } else { format!("{:.2}", f64::from(sum) / left as f64) };
         let max = hour.delays.iter().max().map(ToString::to_string).unwrap_or_default();
-        format!("{origin},{},{},{},{mean},{max}", hour.start, hour.flights, hour.flights as usize - left)
+        format!("{origin},{start},{},{},{mean},{max}", hour.flights, hour.flights as usize - left)
     };
     let mut delays: Vec<String> = hours.iter().map(row).collect();
     delays.sort();
