@@ -77,6 +77,7 @@ fn test(quick: bool, runner: &[String]) -> Result<(), Failed> {
     let tools = tools::Tools::find(root)?;
     // First, so that what is missing is found out before anything is built.
     let mut nextest = tools.nextest()?;
+    tools.take_over()?;
     let features = ["--workspace", "--features", "tidegate/failpoints"];
     if !quick {
         tools.check_components()?;

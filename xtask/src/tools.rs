@@ -40,6 +40,28 @@ impl Tools {
         Ok(())
     }
 
+    /// Makes sure that what is tested was built from this clone. Cargo tells the crates of two clones that share
+    /// a target folder apart by nothing but the times of their files: what the other one has built last is
+    /// taken for this one's, and would be tested in its place.
+    pub fn take_over(&self) -> Result<(), Failed> {
+        let owner = self.target.join("tidegate-clone");
+        if self.target.exists() && !self.is_owned(&owner) {
+            println!("== {} has builds of another clone: the workspace is built anew", self.target.display());
+            for profile in [&[][..], &["--release"]] {
+                let mut clean = self.cargo(&["clean", "--workspace"]);
+                clean.args(profile);
+                quietly(clean)?;
+            }
+        }
+        let failed = |e: std::io::Error| format!("{}: {e}", owner.display());
+        fs::create_dir_all(&self.target).map_err(failed)?;
+        fs::write(&owner, self.root.display().to_string()).map_err(failed)
+    }
+
+    fn is_owned(&self, owner: &Path) -> bool {
+        fs::read_to_string(owner).is_ok_and(|root| Path::new(&root) == self.root)
+    }
+
     /// A command in the workspace, whose builds go to the shared folder.
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
@@ -181,6 +203,27 @@ mod tests {
         let script = cache.join("python");
         fs::write(&script, python).unwrap();
         Tools { root: cache.clone(), target: cache.clone(), cache, python: vec!["sh".into(), script.into()] }
+    }
+
+    #[test]
+    fn what_another_clone_has_built_is_not_taken_for_this_ones() {
+        let shared = tools("clones", "");
+        let clone = |name: &str| {
+            let root = shared.root.join(name);
+            fs::create_dir_all(root.join("src")).unwrap();
+            let manifest = "[workspace]\n[package]\nname = \"who\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+            fs::write(root.join("Cargo.toml"), manifest).unwrap();
+            fs::write(root.join("src/main.rs"), format!("fn main() {{ print!({name:?}) }}")).unwrap();
+            Tools { root, cache: shared.cache.clone(), target: shared.root.join("target"), python: Vec::new() }
+        };
+        let said = |clone: &Tools| {
+            clone.take_over().unwrap();
+            let output = clone.cargo(&["run", "--quiet", "--offline"]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let (first, second) = (clone("first"), clone("second"));
+        assert_eq!([&first, &second, &second, &first].map(said), ["first", "second", "second", "first"]);
+        fs::remove_dir_all(&shared.cache).unwrap();
     }
 
     /// Downloads a wheel; unpacks a tool that prints what it is given.
