@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::{
     collections::HashMap,
     error::Error,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitCode, Stdio},
     time::{Duration, Instant, SystemTime},
 };
@@ -68,8 +68,11 @@ fn job(dir: &Path) -> Result<Job, tidegate::Error> {
     Ok(job)
 }
 
-fn reference() -> HashMap<String, i64> {
-    let mut lines = HashMap::new();
+/// How often each line of the output occurs.
+pub(crate) type Lines = HashMap<String, i64>;
+
+pub(crate) fn reference() -> Lines {
+    let mut lines = Lines::new();
     let mut balances = HashMap::<u64, (u64, i64)>::new();
     let mut totals = HashMap::<(i64, u64), i64>::new();
     for (account, cents, at) in (0..PAYMENTS).map(payment) {
@@ -82,8 +85,8 @@ fn reference() -> HashMap<String, i64> {
     lines
 }
 
-fn found(dir: &Path) -> Result<HashMap<String, i64>, Box<dyn Error>> {
-    let mut lines = HashMap::new();
+pub(crate) fn found(dir: &Path) -> Result<Lines, Box<dyn Error>> {
+    let mut lines = Lines::new();
     for name in ["balances", "totals"] {
         for entry in std::fs::read_dir(dir.join(name))? {
             let path = entry?.path();
@@ -97,10 +100,16 @@ fn found(dir: &Path) -> Result<HashMap<String, i64>, Box<dyn Error>> {
     Ok(lines)
 }
 
-fn start(dir: &Path) -> Result<Child, Box<dyn Error>> {
+/// Lines that are lost, and lines that are there too often or should not be there at all.
+pub(crate) fn compare(expected: &Lines, found: &Lines) -> (i64, i64) {
+    let surplus = |line: &String| found.get(line).unwrap_or(&0) - expected.get(line).unwrap_or(&0);
+    let all = || expected.keys().chain(found.keys().filter(|l| !expected.contains_key(*l)));
+    (all().map(|l| -surplus(l).min(0)).sum(), all().map(|l| surplus(l).max(0)).sum())
+}
+
+fn start(dir: &Path, child: &dyn Fn() -> Command) -> Result<Child, Box<dyn Error>> {
     let log = std::fs::File::create(dir.join("log"))?;
-    let mut command = Command::new(std::env::current_exe()?);
-    Ok(command.arg("--child").arg(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?)
+    Ok(child().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?)
 }
 
 /// Lets it run for so long; false when it has ended before.
@@ -124,12 +133,13 @@ fn log(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
-fn prove(dir: &Path) -> Result<bool, Box<dyn Error>> {
+/// `child` is the command that runs the job in `dir`; whether its output is exact.
+pub(crate) fn prove(dir: &Path, child: &dyn Fn() -> Command) -> Result<bool, Box<dyn Error>> {
     let mut seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos() as u64;
     println!("{PAYMENTS} payments to {ACCOUNTS} accounts, {KILLS} kills, seed {seed}");
     let mut kills = 0;
     while kills < KILLS {
-        let mut child = start(dir)?;
+        let mut child = start(dir, child)?;
         // The time is from the start of the process, or from its first further checkpoint, so that the job
         // also gets on.
         if tidegate::extend::env::random(&mut seed).is_multiple_of(2) {
@@ -148,7 +158,7 @@ fn prove(dir: &Path) -> Result<bool, Box<dyn Error>> {
         kills += 1;
         println!("  kill {kills:2} after {:3} ms, checkpoint {}", wait.as_millis(), checkpoints(dir));
     }
-    let mut child = start(dir)?;
+    let mut child = start(dir, child)?;
     if runs_for(&mut child, DEADLINE)? {
         child.kill()?;
         return Err("the job hangs".into());
@@ -158,10 +168,7 @@ fn prove(dir: &Path) -> Result<bool, Box<dyn Error>> {
         return Err(format!("the last run failed: {status}\n{}", log(dir)).into());
     }
     let (expected, found) = (reference(), found(dir)?);
-    let surplus = |line: &String| found.get(line).unwrap_or(&0) - expected.get(line).unwrap_or(&0);
-    let all: Vec<_> = expected.keys().chain(found.keys().filter(|l| !expected.contains_key(*l))).collect();
-    let lost: i64 = all.iter().map(|l| -surplus(l).min(0)).sum();
-    let doubled: i64 = all.iter().map(|l| surplus(l).max(0)).sum();
+    let (lost, doubled) = compare(&expected, &found);
     println!(
         "\nkills {kills}   checkpoints {}   lines expected {}   found {}   lost {lost}   doubled or foreign {doubled}",
         checkpoints(dir),
@@ -174,20 +181,29 @@ fn prove(dir: &Path) -> Result<bool, Box<dyn Error>> {
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let result = match arguments.as_slice() {
-        [child, dir] if child == "--child" => child_main(&PathBuf::from(dir)).map(|()| true),
-        _ => tempfile::tempdir().map_err(Into::into).and_then(|dir| prove(dir.path())),
+        [child, dir] if child == "--child" => run(Path::new(dir)).map(|()| true),
+        _ => parent(),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("{e}");
+            eprintln!("error: {e}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn child_main(dir: &Path) -> Result<(), Box<dyn Error>> {
+fn parent() -> Result<bool, Box<dyn Error>> {
+    let (dir, program) = (tempfile::tempdir()?, std::env::current_exe()?);
+    prove(dir.path(), &|| {
+        let mut child = Command::new(&program);
+        child.arg("--child").arg(dir.path());
+        child
+    })
+}
+
+pub(crate) fn run(dir: &Path) -> Result<(), Box<dyn Error>> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(job(dir)?.run())?;
     Ok(())
 }

@@ -8,7 +8,14 @@
 //!     cargo run --release --example flight_delays
 //!     cargo run --release --example flight_delays -- --rate 2000      # slowly, to kill it
 use serde::{Deserialize, Serialize};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    error::Error,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr,
+    time::Duration,
+};
 use tidegate::{Aggregate, FileSink, FileSource, Job, Settings, Stream, Tumbling, Watermarks, Windowed};
 
 /// A row of the input, as it is: late rows are written out again.
@@ -121,70 +128,89 @@ fn row(result: Windowed<String, Delays>) -> Row {
     }
 }
 
+#[derive(Debug)]
 struct Args {
     input: PathBuf,
     out: PathBuf,
     checkpoints: Option<PathBuf>,
     parallelism: Option<u32>,
-    rate: f64,
+    rate: Option<f64>,
     job_file: Option<PathBuf>,
     from: Option<u64>,
 }
 
-const USAGE: &str = "flight_delays [--input FILE.csv[.gz|.zst]] [--out DIR] [--checkpoints DIR] [--parallelism N]
-              [--rate RECORDS_PER_SECOND] [--job-file FILE.toml] [--from CHECKPOINT]";
+const USAGE: &str = "\
+flight_delays [OPTION VALUE]...
+
+  --input FILE        flights, as CSV (.csv, .csv.gz, .csv.zst); default: the month in examples/data
+  --out DIR           where the results go: DIR/delays, DIR/late; default: out/flight-delays
+  --checkpoints DIR   a directory or URL for checkpoints; default: DIR/checkpoints below --out
+  --parallelism N     subtasks of every operator; default: 1
+  --rate N            records a second that are read; default: as many as can be
+  --job-file FILE     settings, as TOML
+  --from N            go on from checkpoint N instead of the latest
+
+Run it again to go on where it was ended or killed. Settings come from the job file, the environment
+(TIDEGATE_CHECKPOINT__INTERVAL=5s) and these options, later ones winning.";
 
 /// The clone, under `cargo run` from any folder of it.
 fn here() -> PathBuf {
     std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default()
 }
 
-fn args() -> Result<Args, String> {
+/// `None`: only help is wanted.
+fn parse(mut args: impl Iterator<Item = OsString>) -> Result<Option<Args>, String> {
     let mut parsed = Args {
         input: here().join("examples/data/flights-2013-01.csv"),
         out: PathBuf::from("out/flight-delays"),
         checkpoints: None,
         parallelism: None,
-        rate: 0.0,
+        rate: None,
         job_file: None,
         from: None,
     };
-    let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
+        let name = name.to_string_lossy().into_owned();
         if matches!(&*name, "-h" | "--help") {
-            println!("{USAGE}");
-            std::process::exit(0);
+            return Ok(None);
+        }
+        let known = ["--input", "--out", "--checkpoints", "--parallelism", "--rate", "--job-file", "--from"];
+        if !known.contains(&&*name) {
+            return Err(format!("there is no option {name}"));
         }
         let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
-        let number = |e: &dyn std::fmt::Display| format!("{name} {value}: {e}");
         match &*name {
             "--input" => parsed.input = value.into(),
             "--out" => parsed.out = value.into(),
             "--checkpoints" => parsed.checkpoints = Some(value.into()),
-            "--parallelism" => parsed.parallelism = Some(value.parse().map_err(|e| number(&e))?),
-            "--rate" => parsed.rate = value.parse().map_err(|e| number(&e))?,
+            "--parallelism" => parsed.parallelism = Some(number(&name, &value, "a whole number", |n| *n > 0)?),
+            "--rate" => {
+                parsed.rate = Some(number(&name, &value, "records a second", |n: &f64| *n > 0.0 && n.is_finite())?);
+            }
             "--job-file" => parsed.job_file = Some(value.into()),
-            "--from" => parsed.from = Some(value.parse().map_err(|e| number(&e))?),
-            _ => return Err(format!("unknown argument {name}")),
+            _ => parsed.from = Some(number(&name, &value, "the number of a checkpoint", |n| *n > 0)?),
         }
     }
-    Ok(parsed)
+    Ok(Some(parsed))
 }
 
-/// The job file if there is one, then the environment, then the command line.
+fn number<N: FromStr>(name: &str, value: &OsStr, what: &str, fits: impl Fn(&N) -> bool) -> Result<N, String> {
+    let number = value.to_str().and_then(|text| text.parse().ok()).filter(fits);
+    number.ok_or_else(|| format!("{name} {}: it has to be {what}, above 0", value.display()))
+}
+
+/// What this program likes, then the job file if there is one, the environment, the command line.
 fn settings(args: &Args) -> Result<Settings, tidegate::Error> {
-    let mut settings = if let Some(file) = &args.job_file {
-        Settings::from_file(file)?
-    } else {
-        let mut settings = Settings::default();
-        settings.checkpoint.interval = Duration::from_secs(1);
-        settings.checkpoint.store = args.out.join("checkpoints").display().to_string();
-        settings.report.checkpoints = true;
-        settings.report.progress = true;
-        settings.report.summary = true;
-        settings
+    let mut settings = Settings::default();
+    settings.checkpoint.interval = Duration::from_secs(1);
+    settings.checkpoint.store = args.out.join("checkpoints").display().to_string();
+    settings.report.checkpoints = true;
+    settings.report.progress = true;
+    settings.report.summary = true;
+    if let Some(file) = &args.job_file {
+        settings = settings.with_file(file)?;
     }
-    .with_env()?;
+    settings = settings.with_env()?;
     if let Some(store) = &args.checkpoints {
         settings.checkpoint.store = store.display().to_string();
     }
@@ -196,7 +222,7 @@ fn settings(args: &Args) -> Result<Settings, tidegate::Error> {
 fn job(args: &Args, settings: Settings) -> Job {
     let job = Job::new("flight-delays", settings);
     let mut windows = job
-        .source("flights", FileSource::csv::<Flight>(&args.input).rate(args.rate))
+        .source("flights", FileSource::csv::<Flight>(&args.input).rate(args.rate.unwrap_or(0.0)))
         .event_time(
             |f| f.time_hour.ms + i64::from(f.minute) * 60_000,
             Watermarks::bounded(Duration::from_secs(2 * 3600)).every(100),
@@ -212,7 +238,7 @@ fn job(args: &Args, settings: Settings) -> Job {
 }
 
 /// The ten hours with the longest mean delay, from the output.
-fn worst_hours(out: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+fn worst_hours(out: &Path) -> Result<(), Box<dyn Error>> {
     let mut rows: Vec<Row> = Vec::new();
     for entry in std::fs::read_dir(out.join("delays"))? {
         let path = entry?.path();
@@ -222,14 +248,20 @@ fn worst_hours(out: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> 
             }
         }
     }
+    if rows.is_empty() {
+        println!("\nno flights in the input: there are no hours to compare");
+        return Ok(());
+    }
     let mean = |r: &Row| r.mean_delay.parse::<f64>().unwrap_or(f64::MIN);
-    rows.sort_by(|a, b| mean(b).total_cmp(&mean(a)).then_with(|| a.window_start.cmp(&b.window_start)));
-    println!("the ten worst of {} hours:", rows.len());
+    let order = |r: &Row| (r.window_start.clone(), r.origin.clone());
+    rows.sort_by(|a, b| mean(b).total_cmp(&mean(a)).then_with(|| order(a).cmp(&order(b))));
+    let shown = rows.len().min(10);
+    println!("\nthe {shown} worst of {} hours (each airport's count for itself), delays in minutes:", rows.len());
     println!(
         "{:<6} {:<20} {:>7} {:>9} {:>10} {:>9}",
-        "origin", "hour (UTC)", "flights", "cancelled", "mean (min)", "max (min)"
+        "origin", "hour (UTC)", "flights", "cancelled", "mean delay", "max delay"
     );
-    for r in rows.iter().take(10) {
+    for r in &rows[..shown] {
         println!(
             "{:<6} {:<20} {:>7} {:>9} {:>10} {:>9}",
             r.origin, r.window_start, r.flights, r.cancelled, r.mean_delay, r.max_delay
@@ -238,27 +270,33 @@ fn worst_hours(out: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> 
     Ok(())
 }
 
+/// The program; its exit code.
 #[tokio::main]
-async fn main() -> std::process::ExitCode {
-    let args = match args() {
-        Ok(args) => args,
-        Err(e) => {
-            eprintln!("{e}\n{USAGE}");
-            return 2.into();
+pub(crate) async fn run(args: impl Iterator<Item = OsString>) -> u8 {
+    let args = match parse(args) {
+        Ok(Some(args)) => args,
+        Ok(None) => {
+            println!("{USAGE}");
+            return 0;
+        }
+        Err(why) => {
+            eprintln!("error: {why}\n  hint: --help names the options");
+            return 2;
         }
     };
     let ran = async {
         job(&args, settings(&args)?).run().await?;
-        if args.out.join("delays").exists() {
-            worst_hours(&args.out)?;
-        }
-        Ok::<(), Box<dyn std::error::Error>>(())
+        worst_hours(&args.out)
     };
     match ran.await {
-        Ok(()) => 0.into(),
+        Ok(()) => 0,
         Err(e) => {
             eprintln!("error: {e}");
-            1.into()
+            1
         }
     }
+}
+
+fn main() -> ExitCode {
+    run(std::env::args_os().skip(1)).into()
 }

@@ -27,9 +27,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether starting the attempt again may help.
+    /// Whether starting the attempt again may help. A record that cannot be read is no better the next time.
     pub fn is_retriable(self) -> bool {
-        matches!(self, Kind::Unavailable | Kind::User | Kind::Internal | Kind::Data)
+        matches!(self, Kind::Unavailable | Kind::User | Kind::Internal)
     }
 }
 

@@ -147,7 +147,8 @@ impl CheckpointStore {
         let size = self.objects.head(&path).await.map_err(|e| failed("read", name, e))?.size;
         let needed = ranges.iter().map(|r| r.end).max().unwrap_or_default();
         if needed > size {
-            return Err(Error::corrupt(format!("{name} is damaged: it has {size} bytes, and {needed} are needed")));
+            return Err(Error::corrupt(format!("{name} is damaged: it has {size} bytes, and {needed} are needed"))
+                .hint("restore it from a copy, or start from another checkpoint with checkpoint.from"));
         }
         self.objects.get_ranges(&path, ranges).await.map_err(|e| failed("read", name, e))
     }

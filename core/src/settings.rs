@@ -186,17 +186,25 @@ impl Default for ReportSettings {
 }
 
 impl Settings {
-    /// Reads a job file.
+    /// Reads a job file; what it does not name keeps its default.
     ///
     /// # Errors
     /// [`Kind::Config`](tidegate_checkpoint::error::Kind): unreadable, not TOML, an unknown key, a value
     /// of the wrong type.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        Self::default().with_file(path)
+    }
+
+    /// Overrides from a job file; what it does not name stays as it is.
+    ///
+    /// # Errors
+    /// As [`Settings::from_file`].
+    pub fn with_file(self, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|e| {
             Error::config(format!("cannot read the job file {}", path.display())).caused_by(e).hint("check the path")
         })?;
-        Self::from_toml(&text).map_err(|e| e.at(path.display()))
+        parse(&text).and_then(|overlay| self.merged(overlay)).map_err(|e| e.at(path.display()))
     }
 
     /// Reads settings from TOML; what is not named keeps its default.
@@ -363,6 +371,18 @@ mod tests {
         assert_eq!(file.clone().with_vars(vars("TIDEGATE_PARALLELISM", "4")).unwrap().parallelism, 4);
         let e = file.with_vars(vars("TIDEGATE_PARALELISM", "4")).unwrap_err().to_string();
         assert!(e.contains("did you mean parallelism?"), "{e}");
+    }
+
+    #[test]
+    fn a_job_file_wins_over_the_code_where_it_says_something() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "[checkpoint]\nretained = 7").unwrap();
+        let code = Settings { parallelism: 3, ..Settings::default() };
+        let both = code.clone().with_file(&file).unwrap();
+        assert_eq!((both.parallelism, both.checkpoint.retained), (3, 7));
+        std::fs::write(&file, "[checkpoint]\nretaind = 7").unwrap();
+        let e = code.with_file(&file).unwrap_err().to_string();
+        assert!(e.contains(file.path().to_str().unwrap()) && e.contains("did you mean checkpoint.retained?"), "{e}");
     }
 
     #[test]

@@ -1,24 +1,17 @@
-//! The crash job as a child process: started, watched, killed, and its output judged.
-//!
-//! Real time is right here, and only here: the thing under test is another process. Every wait is for a
-//! condition and has a deadline that only a hang can reach.
-#![allow(clippy::disallowed_methods)]
+//! The crash job as a child process: started, killed, and its output judged.
 use std::{
     fs,
     os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 use tempfile::TempDir;
 
 use crate::{
     job,
+    process::{Running, SIGKILL},
     world::{self, Output},
 };
-
-const DEADLINE: Duration = Duration::from_secs(120);
-pub const SIGKILL: i32 = 9;
 
 /// A directory with input, and the job that runs over it.
 pub struct Case {
@@ -26,16 +19,6 @@ pub struct Case {
     expected: Output,
     parallelism: u32,
     rate: u32,
-}
-
-/// A started job; killed when it is dropped.
-pub struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Case {
@@ -102,57 +85,6 @@ impl Case {
         }
         let staged = files(&self.dir.path().join("out")).into_iter().filter(|f| f.contains(".staging"));
         assert_eq!(staged.collect::<Vec<_>>(), Vec::<String>::new(), "left in the staging area");
-    }
-}
-
-impl Running {
-    /// Waits for its end.
-    pub fn ended(&mut self) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status;
-            }
-            assert!(began.elapsed() < DEADLINE, "the job hangs");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// Lets it run for so long; whether it is still running.
-    pub fn runs_for(&mut self, time: Duration) -> bool {
-        let began = Instant::now();
-        while began.elapsed() < time {
-            if self.0.try_wait().unwrap().is_some() {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        true
-    }
-
-    /// Waits until `condition` holds; whether it does (or the job has ended before).
-    pub fn runs_until(&mut self, condition: impl Fn() -> bool) -> bool {
-        let began = Instant::now();
-        while !condition() {
-            if self.0.try_wait().unwrap().is_some() {
-                return condition();
-            }
-            assert!(began.elapsed() < DEADLINE, "the condition does not come about");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        true
-    }
-
-    /// Another signal, by name.
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.0.id())).status().unwrap();
-        assert!(sent.success());
-    }
-
-    /// SIGKILL; whether it was still running.
-    pub fn kill(mut self) -> bool {
-        let _ = self.0.kill();
-        self.0.wait().unwrap().signal() == Some(SIGKILL)
     }
 }
 

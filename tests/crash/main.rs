@@ -6,5 +6,6 @@ mod at_random;
 mod child;
 mod in_recovery;
 mod job;
+mod process;
 mod world;
 mod zombies;

@@ -2,19 +2,19 @@
 //!
 //! The hard case is the zombie: SIGSTOP at a random moment, its job is finished by another process, SIGCONT.
 //! It must find out that it has been replaced, say so, and leave nothing that counts.
-use crate::child::Case;
+use crate::{child::Case, process::Running};
 use std::time::Duration;
 use tidegate::extend::env::{random, wall_ms};
 
 #[track_caller]
-fn assert_fenced(case: &Case, zombie: &mut crate::child::Running) {
+fn assert_fenced(case: &Case, zombie: &mut Running) {
     let status = zombie.ended();
     let errors = case.errors();
     assert!(!status.success(), "it does not know that it was replaced");
     assert!(errors.contains("has been fenced") && errors.contains("two processes run this job"), "{errors}");
 }
 
-fn started(case: &Case) -> crate::child::Running {
+fn started(case: &Case) -> Running {
     let mut job = case.start(None);
     let before = case.committed();
     assert!(job.runs_until(|| case.committed() > before + 1), "{}", case.errors());

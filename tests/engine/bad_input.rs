@@ -57,7 +57,7 @@ fn refused(job: &Job) -> Error {
         let (result, status) = end(job.start().unwrap()).await;
         let error = result.unwrap_err();
         assert_eq!(status.state, JobState::Failed);
-        if error.kind() == Kind::Config {
+        if matches!(error.kind(), Kind::Config | Kind::Data) {
             assert_eq!(status.restarts, 1, "tried again: {status:?}");
         }
         assert!(error.hint_text().is_some(), "no hint: {error}");

@@ -1,5 +1,5 @@
 //! The project's chores. `cargo xtask test` runs every check and every test on a fresh machine: it fetches the
-//! test runner it needs, says so, and fails clearly where it cannot. The runner comes last, so that its
+//! tools it needs, says so, and fails clearly where it cannot. The runner comes last, so that its
 //! summary is the end of the output.
 #![allow(clippy::disallowed_methods, reason = "no engine code: real processes and the real clock")]
 mod tidy;
@@ -15,27 +15,30 @@ use std::{
 const HELP: &str = "\
 cargo xtask test [--quick] [-- RUNNER ARGUMENTS]
 
-  Every check (format, lints, tidiness, documentation, licences) and every test.
+  Every check (format, tidiness, lints, documentation, licences) and every test, in the release profile.
   --quick     the tests alone
-  --          what follows is handed to cargo nextest: a filter, for example
+  --          what follows is handed to cargo nextest, for example the name of a test
 
 CARGO_TARGET_DIR is honoured; without it builds go to ~/.cache/tidegate/target, downloads beside it.";
 
 /// What went wrong, for people.
 type Failed = String;
 
+#[derive(Debug, PartialEq)]
+enum Chore {
+    Help,
+    Test { quick: bool, runner: Vec<String> },
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let result = match arguments.split_first() {
-        Some((command, rest)) if command == "test" => test(rest),
-        Some((command, _)) if command != "--help" && command != "help" => {
-            Err(format!("there is no chore {command:?}\n\n{HELP}"))
-        }
-        _ => {
+    let result = chore(&arguments).and_then(|chore| match chore {
+        Chore::Help => {
             println!("{HELP}");
             Ok(())
         }
-    };
+        Chore::Test { quick, runner } => test(quick, &runner),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -45,24 +48,40 @@ fn main() -> ExitCode {
     }
 }
 
+fn chore(arguments: &[String]) -> Result<Chore, Failed> {
+    let (ours, runner) = match arguments.iter().position(|a| a == "--") {
+        Some(at) => (&arguments[..at], &arguments[at + 1..]),
+        None => (arguments, &[][..]),
+    };
+    let Some((command, options)) = ours.split_first() else { return Ok(Chore::Help) };
+    if ours.iter().any(|a| matches!(a.as_str(), "-h" | "--help" | "help")) {
+        return Ok(Chore::Help);
+    }
+    if command != "test" {
+        return Err(format!("there is no chore {command:?}\n\n{HELP}"));
+    }
+    if let Some(unknown) = options.iter().find(|a| *a != "--quick") {
+        return Err(format!("there is no option {unknown:?}\n\n{HELP}"));
+    }
+    Ok(Chore::Test { quick: !options.is_empty(), runner: runner.to_vec() })
+}
+
 /// The workspace. Asked when it runs: clones may share one target folder, and so this program.
 fn root() -> Result<PathBuf, Failed> {
     let here = env::var_os("CARGO_MANIFEST_DIR").ok_or("start this with `cargo xtask`")?;
     Ok(Path::new(&here).parent().ok_or("the workspace has no directory")?.to_owned())
 }
 
-fn test(arguments: &[String]) -> Result<(), Failed> {
-    let (ours, runners) = match arguments.iter().position(|a| a == "--") {
-        Some(at) => (&arguments[..at], &arguments[at + 1..]),
-        None => (arguments, &[][..]),
-    };
-    if let Some(unknown) = ours.iter().find(|a| *a != "--quick") {
-        return Err(format!("there is no option {unknown:?}\n\n{HELP}"));
-    }
+fn test(quick: bool, runner: &[String]) -> Result<(), Failed> {
     let root = &root()?;
     let tools = tools::Tools::find(root)?;
+    // First, so that what is missing is found out before anything is built.
+    let mut nextest = tools.nextest()?;
+    tools.take_over()?;
     let features = ["--workspace", "--features", "tidegate/failpoints"];
-    if ours.is_empty() {
+    if !quick {
+        tools.check_components()?;
+        let deny = tools.deny();
         step("format", &mut tools.cargo(&["fmt", "--all", "--check"]))?;
         println!("== tidiness");
         tidy::check(root)?;
@@ -72,17 +91,15 @@ fn test(arguments: &[String]) -> Result<(), Failed> {
         )?;
         let mut documentation = tools.cargo(&["doc", "--release", "--no-deps"]);
         step("documentation", documentation.args(features).env("RUSTDOCFLAGS", "-D warnings"))?;
-        match tools.deny() {
-            Some(mut deny) => step("licences, bans, sources", &mut deny)?,
-            None => {
-                println!(
-                    "== licences, bans, sources: left out, cargo-deny is not installed (cargo install cargo-deny)"
-                );
-            }
+        match deny {
+            Ok(mut deny) => step("licences, bans, sources", &mut deny)?,
+            Err(why) => println!(
+                "== licences, bans, sources: LEFT OUT: {why}\n   with cargo-deny on the PATH they are checked: cargo install --locked cargo-deny"
+            ),
         }
         step("examples in the documentation", tools.cargo(&["test", "--doc"]).args(features))?;
     }
-    step("tests", tools.nextest()?.arg("run").arg("--release").args(features).args(runners))
+    step("tests", nextest.arg("run").arg("--release").args(features).args(runner))
 }
 
 fn step(name: &str, command: &mut Command) -> Result<(), Failed> {
@@ -97,4 +114,34 @@ fn step(name: &str, command: &mut Command) -> Result<(), Failed> {
         println!("== {name}: {} s", began.elapsed().as_secs());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(line: &str) -> Result<Chore, Failed> {
+        chore(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_asked_for_is_understood() {
+        let test =
+            |quick, runner: &[&str]| Chore::Test { quick, runner: runner.iter().map(ToString::to_string).collect() };
+        assert_eq!(asked("test"), Ok(test(false, &[])));
+        assert_eq!(asked("test --quick -- late --help"), Ok(test(true, &["late", "--help"])));
+        for help in ["", "help", "--help", "-h", "test --help"] {
+            assert_eq!(asked(help), Ok(Chore::Help));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_named_beside_the_help() {
+        for (line, word) in
+            [("tset", "chore \"tset\""), ("test --fast", "option \"--fast\""), ("test late", "\"late\"")]
+        {
+            let error = asked(line).unwrap_err();
+            assert!(error.contains(word) && error.contains(HELP), "{error}");
+        }
+    }
 }

@@ -22,6 +22,10 @@ pub fn check(root: &Path) -> Result<(), Failed> {
     let listed =
         Command::new("git").args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(root).output();
     let listed = listed.map_err(|e| format!("git cannot be started: {e}"))?;
+    // Of nothing, everything is tidy.
+    if !listed.status.success() || listed.stdout.is_empty() {
+        return Err(format!("tidiness: git lists no files: {}", String::from_utf8_lossy(&listed.stderr).trim()));
+    }
     let mut complaints = Vec::new();
     let mut manifests = BTreeMap::new();
     for name in String::from_utf8_lossy(&listed.stdout).lines() {

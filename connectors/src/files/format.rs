@@ -68,7 +68,9 @@ impl<T> Clone for Csv<T> {
 /// What the operating system did not say, a decompressor has said of what it was given.
 pub(super) fn unreadable(e: std::io::Error) -> Error {
     if e.raw_os_error().is_none() {
-        Error::data("the compressed file is damaged or cut short").caused_by(e)
+        Error::data("the compressed file is damaged or cut short")
+            .caused_by(e)
+            .hint("put the whole file there and start the job again: it goes on where it was")
     } else {
         Error::unavailable("the file cannot be read").caused_by(e)
     }

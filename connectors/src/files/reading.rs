@@ -69,14 +69,16 @@ impl<T: Send + 'static> FileReader<T> {
             return Err(shorter(size, place.offset).at(path.display()));
         }
         let (sender, chunks) = mpsc::channel(CHUNKS);
+        // Only what is decompressed is read again from the front.
+        let passed = if is_compressed(&path) { 0 } else { place.offset };
         spawn_blocking(move || read_ahead(&format, &path, place, &sender));
         Ok(Self {
             id,
             chunks,
             rows: Vec::new().into_iter(),
             place,
-            read: 0,
-            reported: 0,
+            read: passed,
+            reported: passed,
             pace: rate.map(Pace::new),
             ended: false,
         })

@@ -4,11 +4,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     io::{IsTerminal, Write, stderr},
     sync::{OnceLock, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
-use super::snapshot::{JobMetrics, Latency};
+use super::snapshot::{JobMetrics, Latency, OperatorMetrics};
 use crate::{api::handle::CheckpointReport, plan::NodeKind, runtime::supervise::Shared, settings::ReportSettings};
-use tidegate_checkpoint::ids::Epoch;
+use tidegate_checkpoint::{error::Error, ids::Epoch};
 
 /// What is to be said.
 pub(crate) struct Reporting {
@@ -48,6 +49,13 @@ impl Reporting {
         }
     }
 
+    /// An attempt has failed and another begins: whoever watches must not think that the job hangs.
+    pub(crate) fn restarting(&self, error: &Error, delay: Duration) {
+        if self.settings.checkpoints {
+            self.line(&format!("the attempt has failed, the next one begins in {:.1} s: {error}", delay.as_secs_f64()));
+        }
+    }
+
     /// Moves the bar, where there is a terminal and the input has a length.
     pub(crate) fn progress(&self, shared: &Shared) {
         if !self.settings.progress || !stderr().is_terminal() {
@@ -83,7 +91,8 @@ impl Reporting {
         if let Some(bar) = self.bar.get() {
             bar.finish_and_clear();
         }
-        if self.settings.summary {
+        // A job that never began has nothing to sum up.
+        if self.settings.summary && !shared.stats().0.all().is_empty() {
             write_line(&JobMetrics::of(shared).to_string());
         }
     }
@@ -127,53 +136,61 @@ impl std::fmt::Display for JobMetrics {
             "operator", "in", "out", "records/s", "capacity/s", "busy", "idle", "backpr", "p50", "p99", "max"
         )?;
         for o in &self.operators {
-            let latency = |which: fn(&Latency) -> std::time::Duration| {
-                o.latency.as_ref().map_or_else(String::new, |l| format!("{:.2} ms", which(l).as_secs_f64() * 1000.0))
-            };
-            write!(
-                f,
-                "{:width$} {:>10} {:>10} {:>10} {:>11} {:>5} {:>5} {:>6} {:>9} {:>9} {:>9}",
-                o.name,
-                o.records_in,
-                o.records_out,
-                count(o.records_per_second),
-                o.capacity_per_second.map_or_else(String::new, count),
-                percent(o.busy),
-                percent(o.idle),
-                percent(o.backpressured),
-                latency(|l| l.p50),
-                latency(|l| l.p99),
-                latency(|l| l.max),
-            )?;
-            for (what, n) in [
-                ("filtered", o.filtered),
-                ("late", o.late),
-                ("skipped", o.skipped),
-                ("dead letters", o.dead_letters),
-                ("far future", o.far_future),
-            ] {
-                if n > 0 {
-                    write!(f, " · {n} {what}")?;
-                }
-            }
-            if o.bytes_in + o.bytes_out > 0 {
-                write!(f, " · {}, {}/s", bytes((o.bytes_in + o.bytes_out) as f64), bytes(o.bytes_per_second))?;
-            }
-            writeln!(f)?;
+            // No longer than its figures: what follows is blank, and would only wrap.
+            writeln!(f, "{}", line(o, width).trim_end())?;
         }
         let c = &self.checkpoints;
-        write!(
-            f,
-            "{:.2} s · {} checkpoints, last {} ms, longest {} ms, state {}",
-            self.elapsed.as_secs_f64(),
-            c.completed,
-            c.last_duration_ms,
-            c.max_duration_ms,
-            bytes(c.last_bytes as f64)
-        )?;
+        write!(f, "{:.2} s · {} checkpoint{}", self.elapsed.as_secs_f64(), c.completed, plural(c.completed))?;
+        if c.completed > 0 {
+            let (last, longest, state) = (c.last_duration_ms, c.max_duration_ms, bytes(c.last_bytes as f64));
+            write!(f, ", last {last} ms, longest {longest} ms, state {state}")?;
+        }
         if c.abandoned > 0 {
             write!(f, " · {} abandoned", c.abandoned)?;
         }
         Ok(())
     }
+}
+
+fn line(o: &OperatorMetrics, width: usize) -> String {
+    let latency = |which: fn(&Latency) -> Duration| {
+        o.latency.as_ref().map_or_else(String::new, |l| format!("{:.2} ms", which(l).as_secs_f64() * 1000.0))
+    };
+    let mut line = format!(
+        "{:width$} {:>10} {:>10} {:>10} {:>11} {:>5} {:>5} {:>6} {:>9} {:>9} {:>9}",
+        o.name,
+        o.records_in,
+        o.records_out,
+        count(o.records_per_second),
+        o.capacity_per_second.map_or_else(String::new, count),
+        percent(o.busy),
+        percent(o.idle),
+        percent(o.backpressured),
+        latency(|l| l.p50),
+        latency(|l| l.p99),
+        latency(|l| l.max),
+    );
+    let mut more = |text: String| {
+        line.push_str(" · ");
+        line.push_str(&text);
+    };
+    for (what, n) in [
+        ("filtered", o.filtered),
+        ("late", o.late),
+        ("skipped", o.skipped),
+        (if o.dead_letters == 1 { "dead letter" } else { "dead letters" }, o.dead_letters),
+        ("far future", o.far_future),
+    ] {
+        if n > 0 {
+            more(format!("{n} {what}"));
+        }
+    }
+    if o.bytes_in + o.bytes_out > 0 {
+        more(format!("{}, {}/s", bytes((o.bytes_in + o.bytes_out) as f64), bytes(o.bytes_per_second)));
+    }
+    line
+}
+
+fn plural(n: u64) -> &'static str {
+    if n == 1 { "" } else { "s" }
 }

@@ -99,30 +99,29 @@ impl Shared {
         let mut live = self.live();
         live.completed_in_attempt = true;
         live.checkpoints.completed(duration_ms, bytes);
-        for token in tokens {
-            if let Some(waiting) = live.waiting.remove(token) {
-                // Nobody waiting any more is fine.
-                let _ = waiting.send(Ok(epoch));
-            }
-        }
+        let waiting: Vec<_> = tokens.iter().filter_map(|token| live.waiting.remove(token)).collect();
         drop(live);
         let report = CheckpointReport { epoch: epoch.0, duration_ms, bytes };
         self.reporting.checkpoint(self, &report);
         self.status.send_modify(|s| s.last_checkpoint = Some(report));
+        // Last: who has waited for it finds it in the status.
+        for waiting in waiting {
+            // Nobody waiting any more is fine.
+            let _ = waiting.send(Ok(epoch));
+        }
     }
 
     pub(super) fn checkpoint_abandoned(&self, epoch: Epoch, reason: &str, tokens: &[u64]) {
         tracing::warn!(job = %self.job, %epoch, reason, "checkpoint abandoned; the job goes on");
         let mut live = self.live();
         live.checkpoints.abandoned += 1;
-        for token in tokens {
-            if let Some(waiting) = live.waiting.remove(token) {
-                let _ = waiting.send(Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
-            }
-        }
+        let waiting: Vec<_> = tokens.iter().filter_map(|token| live.waiting.remove(token)).collect();
         drop(live);
         self.reporting.abandoned(epoch, reason);
         self.status.send_modify(|s| s.last_abandoned = Some(format!("checkpoint {epoch}: {reason}")));
+        for waiting in waiting {
+            let _ = waiting.send(Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
+        }
     }
 
     /// Registers somebody who waits for a checkpoint.
@@ -198,6 +197,7 @@ pub(crate) async fn supervise(
         shared.attempt_failed(&error);
         let Some(delay) = delay else { break Err(error) };
         tracing::warn!(job = %shared.job, %error, ?delay, "attempt failed; restarting");
+        shared.reporting.restarting(&error, delay);
         shared.status.send_modify(|s| s.state = JobState::Restarting);
         let mut waited = pin!(sleep(delay));
         let stopped = loop {

@@ -1,0 +1,148 @@
+//! Keyed state: the memory backend's log of blocks, and the blocks of both codecs in it.
+//!
+//! Two snapshots, so that the second refers to blocks of the first. Each key is in a key group of its own:
+//! in which order keys of one block follow each other is not part of the format.
+use object_store::memory::InMemory;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tidegate::extend::{
+    backends::Memory,
+    checkpoint::{
+        ids::{Attempt, Epoch, JobId, KeyGroupRange, OperatorId, Subtask},
+        manifest::StateHandle,
+        store::CheckpointStore,
+    },
+    state::{
+        backend::{OpenContext, StateBackendFactory},
+        codec::Codec,
+        hash::{hash_key, key_group},
+        keyed::{KeyedState, Swept},
+        table::Place,
+    },
+};
+
+use crate::pinned;
+
+const KEY_GROUPS: u16 = 8;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Last {
+    Never,
+    At(i64),
+    Named { name: String, sure: bool },
+}
+
+/// Something of every kind that values are made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Totals {
+    count: u64,
+    sum: i64,
+    mean: f64,
+    last: Last,
+    tags: Vec<Option<String>>,
+    by_hour: BTreeMap<u8, u32>,
+}
+
+fn totals(n: u64) -> Totals {
+    let last = match n % 3 {
+        0 => Last::Never,
+        1 => Last::At(-(n as i64)),
+        _ => Last::Named { name: format!("é{n}"), sure: true },
+    };
+    Totals {
+        count: n,
+        sum: -300 * n as i64,
+        mean: n as f64 / 4.0,
+        last,
+        tags: vec![None, Some("x".repeat(n as usize))],
+        by_hour: BTreeMap::from([(3, n as u32), (23, u32::MAX)]),
+    }
+}
+
+/// (Namespace, key) and value.
+type Contents = BTreeMap<(i64, String), Totals>;
+
+async fn open(store: &Arc<CheckpointStore>, codec: Codec, restore: Vec<StateHandle>) -> KeyedState<String, Totals> {
+    let range = KeyGroupRange { start: 0, end: KEY_GROUPS };
+    let context = OpenContext {
+        store: store.clone(),
+        operator: OperatorId::new("per-hour").unwrap(),
+        subtask: Subtask(0),
+        attempt: Attempt(3),
+        key_groups: range,
+        restore,
+    };
+    let mut state = KeyedState::new("per-hour", Memory.open(context).await.unwrap(), codec, KEY_GROUPS, range).unwrap();
+    state.restore().await.unwrap();
+    state
+}
+
+fn put(state: &mut KeyedState<String, Totals>, namespace: i64, key: &str, n: u64) {
+    let key = key.to_owned();
+    state.update(namespace, Place::NOWHERE, hash_key(&key), &key, || totals(0), |value| *value = totals(n)).unwrap();
+}
+
+async fn snapshot(state: &mut KeyedState<String, Totals>, epoch: u64) -> StateHandle {
+    assert!(state.freeze(Epoch(epoch)).unwrap());
+    match state.sweep(u64::MAX / 2).unwrap() {
+        Swept::Sealed(_, durable) => durable.await.unwrap(),
+        _ => panic!("a sweep of everything does not end"),
+    }
+}
+
+fn contents(state: &KeyedState<String, Totals>) -> Contents {
+    let tables = state.tables().iter();
+    tables.flat_map(|t| t.iter().map(|(k, v)| ((t.namespace(), k.clone()), v.clone()))).collect()
+}
+
+fn store() -> Arc<CheckpointStore> {
+    Arc::new(CheckpointStore::new(Arc::new(InMemory::new()), "", JobId::new("job").unwrap()))
+}
+
+/// What is pinned is `<name>-1`, `<name>-2`, `<name>-handle`.
+async fn both_ways(name: &str, codec: Codec) {
+    let keys = ["JFK", "LGA", "EWR"];
+    let groups: BTreeSet<u16> = keys.iter().map(|k| key_group(hash_key(*k), KEY_GROUPS)).collect();
+    assert_eq!(groups.len(), keys.len(), "each key in a group of its own");
+
+    let today = store();
+    let mut state = open(&today, codec, Vec::new()).await;
+    // Long, so that its block is worth keeping where it is.
+    put(&mut state, 3_600_000, keys[0], 1000);
+    put(&mut state, 3_600_000, keys[1], 2);
+    put(&mut state, -3_600_000, keys[2], 3);
+    state.save_watermark(7_200_000);
+    snapshot(&mut state, 4).await;
+    put(&mut state, 3_600_000, keys[1], 5);
+    state.discard(-3_600_000);
+    let handle = snapshot(&mut state, 5).await;
+    assert_eq!(handle.objects.len(), 2, "the second snapshot refers to the first");
+
+    let old = store();
+    for (n, object) in handle.objects.iter().enumerate() {
+        let bytes = pinned(&format!("{name}-{}", n + 1), &today.get(&object.path).await.unwrap());
+        old.put(&object.path, bytes).await.unwrap();
+    }
+    let handle = pinned(&format!("{name}-handle"), &serde_json::to_vec(&handle).unwrap());
+    let restored = open(&old, Codec::default(), vec![serde_json::from_slice(&handle).unwrap()]).await;
+    assert_eq!(contents(&restored), contents(&state));
+    assert_eq!(contents(&restored)[&(3_600_000, "LGA".into())], totals(5));
+    assert_eq!(restored.watermark(), Some(7_200_000));
+}
+
+fn block_on(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
+}
+
+#[test]
+fn blocks_with_names_are_written_as_they_were_and_old_ones_are_read() {
+    block_on(both_ways("blocks-named", Codec::Named));
+}
+
+#[test]
+fn compact_blocks_are_written_as_they_were_and_old_ones_are_read() {
+    block_on(both_ways("blocks-compact", Codec::Compact));
+}
