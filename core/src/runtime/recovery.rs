@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     connect::{SinkContext, Split},
-    env::{now, spawn_blocking, wall_ms},
+    env::{spawn_blocking, unique, wall_ms},
     plan::{Graph, NodeKind},
     settings::Settings,
 };
@@ -67,12 +67,14 @@ pub(super) async fn begin(
     settings: &Settings,
     run: &mut Run,
 ) -> Result<Start> {
-    let nonce = format!("{}-{}-{:?}", std::process::id(), wall_ms(), now());
+    let nonce = format!("{}-{}-{:016x}", std::process::id(), wall_ms(), unique());
     let attempt = store.claim(&nonce).await?;
-    let sweeper = store.clone();
-    spawn_blocking(move || sweeper.sweep_unfinished())
-        .await
-        .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
+    if store.is_local() {
+        let sweeper = store.clone();
+        spawn_blocking(move || sweeper.sweep_unfinished())
+            .await
+            .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
+    }
     let first = run.attempts.map_or(attempt, |(first, _)| first);
     run.attempts = Some((first, attempt));
     loop {

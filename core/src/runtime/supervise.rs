@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::handle::{AttemptReport, CheckpointReport, JobState, JobStatus},
-    env::{Instant, now, sleep, wall_ms},
+    env::{Instant, now, sleep, unique},
     metrics::{report::Reporting, snapshot::CheckpointMetrics, stats::StatsRegistry},
     plan::{Graph, NodeKind},
     settings::Settings,
@@ -175,8 +175,7 @@ pub(crate) async fn supervise(
     store: Arc<CheckpointStore>,
     mut requests: mpsc::Receiver<Request>,
 ) -> Result<()> {
-    let seed = wall_ms() as u64 ^ u64::from(std::process::id());
-    let mut restarts = Restarts::new(shared.settings.restart.clone(), seed);
+    let mut restarts = Restarts::new(shared.settings.restart.clone(), unique());
     let mut run = Run::default();
     let result = loop {
         let attempt = async {
