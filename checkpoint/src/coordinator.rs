@@ -23,6 +23,10 @@ use crate::{
     manifest::StateHandle,
 };
 
+/// After an abandoned checkpoint at least this long to the next: what made it fail needs a moment, and whoever
+/// declines at once must not be asked at once again.
+const RETRY_MS: u64 = 100;
+
 /// A subtask that takes part in every checkpoint: of a source, a stateful operator or a sink.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Participant {
@@ -223,7 +227,8 @@ impl Coordinator {
     }
 
     fn after_pause(&self) -> u64 {
-        self.ended_ms.map_or(self.born_ms, |e| e + self.config.min_pause_ms)
+        let retry = if self.failures > 0 { RETRY_MS } else { 0 };
+        self.ended_ms.map_or(self.born_ms, |e| e + self.config.min_pause_ms.max(retry))
     }
 
     fn stops(&self) -> bool {

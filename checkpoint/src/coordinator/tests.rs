@@ -76,6 +76,18 @@ fn a_checkpoint_that_takes_too_long_is_abandoned_and_says_who_is_missing() {
 }
 
 #[test]
+fn a_last_checkpoint_that_is_declined_is_not_tried_again_at_once() {
+    let mut c = coordinator(config());
+    let commands = c.on(Event::Exhausted(participant("in", 0)), 10);
+    assert!(matches!(commands[..], [Command::Trigger { last: true, .. }]), "{commands:?}");
+    let commands = c.on(Event::Declined(participant("state", 0), Epoch(1), "busy".into()), 10);
+    assert!(matches!(commands[..], [Command::Abandoned { .. }]), "{commands:?}");
+    assert!(c.on(Event::Tick, 10 + RETRY_MS - 1).is_empty());
+    let commands = c.on(Event::Tick, 10 + RETRY_MS);
+    assert!(matches!(commands[..], [Command::Trigger { last: true, .. }]), "{commands:?}");
+}
+
+#[test]
 fn what_an_abandoned_epoch_staged_is_carried_into_the_next_manifest() {
     let mut c = coordinator(config());
     c.on(Event::Tick, 100);
