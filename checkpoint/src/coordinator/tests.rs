@@ -102,6 +102,23 @@ fn what_an_abandoned_epoch_staged_is_carried_into_the_next_manifest() {
 }
 
 #[test]
+fn what_is_carried_keeps_the_order_of_its_epochs_whoever_answers_first() {
+    let mut c = coordinator(config());
+    c.on(Event::Tick, 100);
+    c.on(Event::Tick, 1100);
+    c.on(Event::Tick, 1200);
+    ack(&mut c, "out", 0, 2, &["second"], 1210);
+    c.on(Event::Tick, 2200);
+    ack(&mut c, "out", 0, 1, &["first"], 2210);
+    for (name, subtask) in [("in", 0), ("state", 0), ("out", 1)] {
+        ack(&mut c, name, subtask, 1, &[], 2220);
+        ack(&mut c, name, subtask, 2, &[], 2220);
+    }
+    assert!(matches!(c.on(Event::Tick, 2300)[..], [Command::Trigger { epoch: Epoch(3), .. }]));
+    assert_eq!(committables(&ack_all(&mut c, 3, 2310)), ["first", "second", "a", "b"]);
+}
+
+#[test]
 fn committables_survive_a_manifest_that_cannot_be_written() {
     let mut c = coordinator(config());
     c.on(Event::Tick, 100);
