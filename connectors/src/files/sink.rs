@@ -24,7 +24,7 @@ use std::{
 };
 use tidegate_checkpoint::{
     commit::CommitPermit,
-    ids::{Epoch, OperatorId, Subtask},
+    ids::{Attempt, Epoch, OperatorId, Subtask},
     kill,
     store::{failed, open_url},
     unfinished::sweep_unfinished,
@@ -114,7 +114,7 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
             open.publish(restored).await?;
             open.check_writable().await?;
             open.check_nothing_later(context.restored).await?;
-            open.sweep(&staging).await?;
+            open.sweep(&staging, context.attempt).await?;
             if let Place::Url(url) = &self.place {
                 let url = url.clone();
                 let swept = spawn_blocking(move || sweep_unfinished(&url, &staging)).await;
@@ -222,11 +222,17 @@ impl<E> OpenFiles<E> {
         })
     }
 
-    /// Deletes what other attempts have staged; everything committed has been published before.
-    async fn sweep(&self, staging: &Path) -> Result<()> {
+    /// Deletes what earlier attempts have staged; everything committed has been published before. A later one
+    /// may have begun while this one was slow: what that stages is needed.
+    async fn sweep(&self, staging: &Path, attempt: Attempt) -> Result<()> {
         let staged: Vec<_> =
             self.objects.list(Some(staging)).try_collect().await.map_err(|e| failed("list", staging.as_ref(), e))?;
-        for object in staged {
+        let is_dead = |o: &ObjectMeta| {
+            let owner =
+                o.location.prefix_match(staging).and_then(|mut below| below.next()?.as_ref().parse::<u64>().ok());
+            owner.is_none_or(|owner| owner <= attempt.0)
+        };
+        for object in staged.into_iter().filter(is_dead) {
             match self.objects.delete(&object.location).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(e) => return Err(failed("delete", object.location.as_ref(), e)),
