@@ -30,7 +30,7 @@ use tidegate_checkpoint::{
     unfinished::sweep_unfinished,
 };
 use tidegate_core::{
-    Error, Result, Timestamp,
+    Error, Kind, Result, Timestamp,
     connect::{OpenSink, Sink, SinkContext, SinkWriter, WriterContext},
     env::{AbortOnDrop, spawn_blocking, spawn_owned},
 };
@@ -194,7 +194,9 @@ impl<E> OpenFiles<E> {
         let probe = self.attempt.clone().join("probe");
         let written = self.objects.put(&probe, "tidegate".into()).await;
         written.map_err(|e| {
-            Error::config(format!("the output directory of sink {} cannot be written", self.sink))
+            // A store that is away for a moment is no reason to give a job up.
+            let kind = if is_forbidden(&e) { Kind::Config } else { Kind::Unavailable };
+            Error::new(kind, format!("the output directory of sink {} cannot be written", self.sink))
                 .caused_by(e)
                 .hint("check that it exists or can be made, its permissions, and the space left")
         })?;
@@ -240,6 +242,15 @@ impl<E> OpenFiles<E> {
         }
         Ok(())
     }
+}
+
+/// Whether it is the user's to mend: an object store says so itself, a file system in what it was caused by.
+fn is_forbidden(error: &object_store::Error) -> bool {
+    use std::io::ErrorKind as E;
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+    let mut io = causes.filter_map(|e| e.downcast_ref::<std::io::Error>().map(std::io::Error::kind));
+    matches!(error, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
+        || io.any(|kind| matches!(kind, E::PermissionDenied | E::ReadOnlyFilesystem | E::NotADirectory))
 }
 
 impl<T: Serialize + Send + 'static, E: Encoder<T>> OpenSink<T> for OpenFiles<E> {
