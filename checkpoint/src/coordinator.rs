@@ -23,6 +23,10 @@ use crate::{
     manifest::StateHandle,
 };
 
+/// After an abandoned checkpoint at least this long to the next: what made it fail needs a moment, and whoever
+/// declines at once must not be asked at once again.
+const RETRY_MS: u64 = 100;
+
 /// A subtask that takes part in every checkpoint: of a source, a stateful operator or a sink.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Participant {
@@ -172,7 +176,8 @@ pub struct Coordinator {
     tokens: Vec<u64>,
     /// Abandoned epochs that a participant has not answered for.
     owed: BTreeMap<Epoch, BTreeSet<Participant>>,
-    carried: BTreeMap<Participant, Vec<Value>>,
+    /// By epoch, so that output becomes visible in the order in which it was written, whoever answers first.
+    carried: BTreeMap<Participant, BTreeMap<Epoch, Vec<Value>>>,
     born_ms: u64,
 }
 
@@ -223,7 +228,8 @@ impl Coordinator {
     }
 
     fn after_pause(&self) -> u64 {
-        self.ended_ms.map_or(self.born_ms, |e| e + self.config.min_pause_ms)
+        let retry = if self.failures > 0 { RETRY_MS } else { 0 };
+        self.ended_ms.map_or(self.born_ms, |e| e + self.config.min_pause_ms.max(retry))
     }
 
     fn stops(&self) -> bool {
@@ -262,7 +268,7 @@ impl Coordinator {
                 let mut acks = std::mem::take(acks);
                 for (participant, carried) in std::mem::take(&mut self.carried) {
                     let ack = acks.entry(participant).or_default();
-                    ack.committables.splice(0..0, carried);
+                    ack.committables.splice(0..0, carried.into_values().flatten());
                 }
                 self.phase = Phase::Writing(acks.clone());
                 vec![Command::WriteManifest { epoch: self.epoch, last: self.last, acks }]
@@ -291,7 +297,7 @@ impl Coordinator {
 
     fn acknowledged(&mut self, participant: Participant, epoch: Epoch, ack: Ack) {
         if self.settle(&participant, epoch) {
-            self.carry(participant, ack);
+            self.carry(participant, epoch, ack);
         } else if let Phase::Collecting(acks) = &mut self.phase
             && epoch == self.epoch
             && self.participants.contains(&participant)
@@ -310,9 +316,9 @@ impl Coordinator {
         was_owed
     }
 
-    fn carry(&mut self, participant: Participant, ack: Ack) {
+    fn carry(&mut self, participant: Participant, epoch: Epoch, ack: Ack) {
         if !ack.committables.is_empty() {
-            self.carried.entry(participant).or_default().extend(ack.committables);
+            self.carried.entry(participant).or_default().entry(epoch).or_default().extend(ack.committables);
         }
     }
 
@@ -337,7 +343,7 @@ impl Coordinator {
             self.owed.insert(self.epoch, owing);
         }
         for (participant, ack) in acks {
-            self.carry(participant, ack);
+            self.carry(participant, self.epoch, ack);
         }
         self.ended_ms = Some(now_ms);
         self.failures += 1;

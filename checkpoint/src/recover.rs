@@ -22,6 +22,8 @@ pub struct Observed {
     pub latest: Option<CommitRecord>,
     /// Prepared manifests: epoch and owner.
     pub manifests: BTreeSet<(Epoch, Attempt)>,
+    /// Where there is no commit record at all: a checkpoint that one of the manifests goes on from.
+    pub parent: Option<Epoch>,
 }
 
 /// What the user wants.
@@ -73,15 +75,13 @@ pub fn plan(observed: &Observed, wanted: &Wanted) -> Result<Plan> {
     if let Some(epoch) = newest {
         return Ok(Plan::Resume { epoch, next });
     }
-    // Each attempt can leave one prepared manifest of the first epoch it tried; a second epoch by the same
-    // attempt means that the first one had been committed or abandoned, and only the former is certain to
-    // be harmless to forget.
-    let epochs: BTreeSet<_> = observed.manifests.iter().map(|(e, _)| *e).collect();
-    let owners: BTreeSet<_> = observed.manifests.iter().map(|(_, a)| *a).collect();
-    if epochs.len() > owners.len() && !wanted.allow_fresh {
+    // Any number of manifests can have been prepared without one being committed. But one that goes on from an
+    // earlier checkpoint was prepared after the commit of that.
+    if let Some(parent) = observed.parent
+        && !wanted.allow_fresh
+    {
         return Err(Error::corrupt(format!(
-            "there are manifests of {} checkpoints but no commit record: the records have been lost, and output may be visible already",
-            epochs.len()
+            "checkpoint {parent} has been committed, but there is no commit record: the records have been lost, and output may be visible already"
         ))
         .hint("restore the folder commits, or set checkpoint.allow-fresh-start = true to begin with nothing"));
     }
@@ -166,6 +166,7 @@ mod tests {
             commits: commits.iter().copied().map(Epoch).collect(),
             latest: commits.iter().max().map(record),
             manifests: manifests.iter().map(|(e, a)| (Epoch(*e), Attempt(*a))).collect(),
+            parent: None,
         }
     }
 
@@ -190,7 +191,10 @@ mod tests {
 
     #[test]
     fn lost_commit_records_refuse_a_fresh_start_and_name_the_setting() {
-        let lost = observed(&[], &[(1, 1), (2, 1), (3, 1)]);
+        let prepared = observed(&[], &[(1, 1), (2, 1), (3, 1)]);
+        let none = plan(&prepared, &Wanted::default()).unwrap();
+        assert_eq!(none, Plan::Fresh { next: Epoch(4) }, "each may have been abandoned");
+        let lost = Observed { parent: Some(Epoch(2)), ..prepared };
         let e = plan(&lost, &Wanted::default()).unwrap_err().to_string();
         assert!(e.contains("checkpoint.allow-fresh-start"), "{e}");
         let fresh = plan(&lost, &Wanted { allow_fresh: true, from: None }).unwrap();

@@ -74,6 +74,11 @@ impl CheckpointStore {
         &self.job
     }
 
+    /// Whether it is a local directory: only there can something be swept, and only there do calls block.
+    pub fn is_local(&self) -> bool {
+        local_directory(&self.shown).is_some()
+    }
+
     /// Deletes what killed processes have left of writes to a local directory: see [`crate::unfinished`].
     /// Claims are left alone: another's may be on its way. Blocks.
     ///

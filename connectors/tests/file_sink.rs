@@ -215,6 +215,19 @@ async fn a_directory_that_cannot_be_written_is_refused_before_anything_is_read()
     let full = FileSink::csv_in(Arc::new(store), "out");
     let e = Sink::<Row>::recover(&full, context(1, None), Vec::new()).await.err().unwrap();
     assert!(e.message().contains("sink rows") && e.hint_text().is_some(), "{e}");
+    assert_eq!(e.kind(), Kind::Unavailable, "a store that is away for a moment must not end the job: {e}");
+}
+
+/// It was slow to recover; the one that has replaced it is staging already.
+#[tokio::test]
+async fn an_older_attempt_that_recovers_late_leaves_alone_what_its_successor_has_staged() {
+    let sink = FileSink::csv_in(Arc::new(InMemory::new()), "out");
+    let newer = Sink::<Row>::recover(&sink, context(2, None), Vec::new()).await.unwrap();
+    let mut writer = OpenSink::<Row>::writer(&newer, SUBTASK).unwrap();
+    writer.write(rows(1, "staged").remove(0), 0).unwrap();
+    let staged = SinkWriter::<Row>::barrier(&mut writer, Epoch(1)).await.unwrap();
+    Sink::<Row>::recover(&sink, context(1, None), Vec::new()).await.unwrap();
+    Sink::<Row>::recover(&sink, context(3, Some(1)), staged).await.expect("it has been swept");
 }
 
 #[tokio::test]

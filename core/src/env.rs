@@ -3,9 +3,14 @@
 //! Everything that could make two runs differ passes through here, so that the simulation can run the
 //! engine on a paused clock and one seed; a lint keeps `Instant::now`, `sleep` and `spawn` out of every
 //! other file. Operators call none of these: they get their time as an argument.
+//!
+//! A paused tokio clock holds `now` and `sleep` still, and a runtime of one thread the order of tasks. Two
+//! things are left that differ from run to run: the machine's clock, and what has to be unlike everything
+//! else. [`simulated`] holds those; it is compiled into tests only (the feature `testkit`).
 #![allow(clippy::disallowed_methods)]
 use std::{
     future::Future,
+    hash::{BuildHasher, RandomState},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 pub use tokio::{task::JoinHandle, time::Instant};
@@ -18,7 +23,21 @@ pub fn now() -> Instant {
 /// The machine's clock, in milliseconds since 1970-01-01 UTC. For people to read and for the guard
 /// against far-future timestamps; nothing is ever ordered by it.
 pub fn wall_ms() -> i64 {
+    #[cfg(feature = "testkit")]
+    if let Some(ms) = simulated::wall_ms() {
+        return ms;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
+
+/// A number unlike any other, in this process or another: for names of which no two may be equal. The
+/// standard library's hash keys come from the operating system, and differ from call to call.
+pub fn unique() -> u64 {
+    #[cfg(feature = "testkit")]
+    if let Some(drawn) = simulated::unique() {
+        return drawn;
+    }
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Waits for `duration`.
@@ -78,4 +97,45 @@ pub fn random(seed: &mut u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+/// What a paused clock does not hold still, for this thread.
+#[cfg(feature = "testkit")]
+pub mod simulated {
+    use super::{Instant, now, random};
+    use std::cell::Cell;
+
+    thread_local! {
+        static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+        static WALL: Cell<Option<(i64, Instant)>> = const { Cell::new(None) };
+    }
+
+    /// While it lives, this thread's machine clock goes with the paused one and all numbers come from a seed.
+    #[derive(Debug)]
+    pub struct Simulated(());
+
+    /// Begins, at this reading of the machine's clock. To be called inside of the runtime whose clock is paused.
+    pub fn begin(seed: u64, wall_ms: i64) -> Simulated {
+        SEED.set(Some(seed));
+        WALL.set(Some((wall_ms, now())));
+        Simulated(())
+    }
+
+    impl Drop for Simulated {
+        fn drop(&mut self) {
+            SEED.set(None);
+            WALL.set(None);
+        }
+    }
+
+    pub(super) fn wall_ms() -> Option<i64> {
+        WALL.get().map(|(ms, at)| ms + now().duration_since(at).as_millis() as i64)
+    }
+
+    pub(super) fn unique() -> Option<u64> {
+        let mut seed = SEED.get()?;
+        let drawn = random(&mut seed);
+        SEED.set(Some(seed));
+        Some(drawn)
+    }
 }

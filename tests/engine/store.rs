@@ -1,28 +1,17 @@
 //! An object store in memory that fails as it is told: by operation, by part of the path, so many times.
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
-};
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, Result, memory::InMemory, path::Path};
 use std::{
     collections::BTreeMap,
-    fmt, io,
-    ops::Range,
+    io,
     sync::{Arc, Mutex},
 };
 use tidegate::extend::checkpoint::{ids::JobId, store::CheckpointStore};
+pub use tidegate_core::testkit::store::Op;
+use tidegate_core::testkit::store::{Faults, FaultyStore, Reply, injected};
 use tokio::sync::watch;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    Put,
-    Get,
-    List,
-    Delete,
-    Copy,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -36,6 +25,7 @@ pub enum Fault {
     Stalls,
 }
 
+#[derive(Debug)]
 struct Rule {
     op: Op,
     path: String,
@@ -44,67 +34,58 @@ struct Rule {
 }
 
 /// See the module. Clones are the same store.
-#[derive(Clone)]
-pub struct Store(Arc<Inner>);
+#[derive(Clone, Debug)]
+pub struct Store(FaultyStore<Rules>);
 
-struct Inner {
-    objects: InMemory,
+#[derive(Debug)]
+struct Rules {
     rules: Mutex<Vec<Rule>>,
     hits: watch::Sender<u32>,
     released: watch::Sender<bool>,
 }
 
-impl fmt::Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Store")
-    }
-}
-impl fmt::Display for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Store")
-    }
-}
-
 impl Store {
     pub fn new() -> Self {
         let (hits, released) = (watch::Sender::new(0), watch::Sender::new(false));
-        Self(Arc::new(Inner { objects: InMemory::new(), rules: Mutex::default(), hits, released }))
+        Self(FaultyStore::with(Arc::new(InMemory::new()), Rules { rules: Mutex::default(), hits, released }))
     }
 
     /// The next `times` operations of this kind whose path has `path` in it go wrong.
     pub fn on(&self, op: Op, path: &str, fault: Fault, times: u32) {
-        self.0.hits.send_replace(0);
-        self.0.released.send_replace(false);
-        self.0.rules.lock().unwrap().push(Rule { op, path: path.to_owned(), fault, left: times });
+        let faults = self.0.faults();
+        faults.hits.send_replace(0);
+        faults.released.send_replace(false);
+        faults.rules.lock().unwrap().push(Rule { op, path: path.to_owned(), fault, left: times });
     }
 
     /// No more faults; what is stalled goes on.
     pub fn heal(&self) {
-        self.0.rules.lock().unwrap().clear();
-        self.0.released.send_replace(true);
+        self.0.faults().rules.lock().unwrap().clear();
+        self.0.faults().released.send_replace(true);
     }
 
     /// Faults since the last `on`.
     pub fn hits(&self) -> u32 {
-        *self.0.hits.borrow()
+        *self.0.faults().hits.borrow()
     }
 
     /// Waits for so many faults since the last `on`.
     pub async fn hit(&self, times: u32) {
-        self.0.hits.subscribe().wait_for(|n| *n >= times).await.unwrap();
+        self.0.faults().hits.subscribe().wait_for(|n| *n >= times).await.unwrap();
     }
 
     /// The checkpoints of a job in it.
     pub fn checkpoints(&self, job: &str) -> CheckpointStore {
-        CheckpointStore::new(Arc::new(self.clone()), "", JobId::new(job).unwrap())
+        CheckpointStore::new(Arc::new(self.0.clone()), "", JobId::new(job).unwrap())
     }
 
     /// Every object.
     pub async fn contents(&self) -> BTreeMap<String, Bytes> {
-        let listed: Vec<_> = self.0.objects.list(None).try_collect().await.unwrap();
+        let objects = self.0.inner();
+        let listed: Vec<_> = objects.list(None).try_collect().await.unwrap();
         let mut contents = BTreeMap::new();
         for object in listed {
-            let bytes = self.0.objects.get(&object.location).await.unwrap().bytes().await.unwrap();
+            let bytes = objects.get(&object.location).await.unwrap().bytes().await.unwrap();
             contents.insert(object.location.to_string(), bytes);
         }
         contents
@@ -114,86 +95,34 @@ impl Store {
     pub async fn with(contents: &BTreeMap<String, Bytes>) -> Self {
         let store = Self::new();
         for (path, bytes) in contents {
-            store.0.objects.put(&Path::from(path.as_str()), bytes.clone().into()).await.unwrap();
+            store.0.inner().put(&Path::from(path.as_str()), bytes.clone().into()).await.unwrap();
         }
         store
     }
+}
 
+impl Rules {
     fn fault(&self, op: Op, path: &str) -> Option<Fault> {
-        let mut rules = self.0.rules.lock().unwrap();
+        let mut rules = self.rules.lock().unwrap();
         let rule = rules.iter_mut().find(|r| r.op == op && r.left > 0 && path.contains(&r.path))?;
         rule.left -= 1;
-        self.0.hits.send_modify(|n| *n += 1);
+        self.hits.send_modify(|n| *n += 1);
         Some(rule.fault)
     }
-
-    /// Before the operation: an error, a wait, or nothing; `true` when its reply is to be lost.
-    async fn before(&self, op: Op, path: &str) -> Result<bool> {
-        match self.fault(op, path) {
-            None => Ok(false),
-            Some(Fault::Fails) => Err(failure("the store fails")),
-            Some(Fault::DiskFull) => Err(failure(io::Error::from(io::ErrorKind::StorageFull))),
-            Some(Fault::LosesReply) => Ok(true),
-            Some(Fault::Stalls) => {
-                self.0.released.subscribe().wait_for(|released| *released).await.unwrap();
-                Ok(false)
-            }
-        }
-    }
-}
-
-fn failure(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> object_store::Error {
-    object_store::Error::Generic { store: "Store", source: why.into() }
-}
-
-fn reply<T>(result: Result<T>, lost: bool) -> Result<T> {
-    if lost { Err(failure("the reply is lost")) } else { result }
 }
 
 #[async_trait]
-impl ObjectStore for Store {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let lost = self.before(Op::Put, path.as_ref()).await?;
-        reply(self.0.objects.put_opts(path, payload, options).await, lost)
-    }
-    async fn put_multipart_opts(&self, path: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.before(Op::Put, path.as_ref()).await?;
-        self.0.objects.put_multipart_opts(path, options).await
-    }
-    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
-        self.before(Op::Get, path.as_ref()).await?;
-        self.0.objects.get_opts(path, options).await
-    }
-    async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.before(Op::Get, path.as_ref()).await?;
-        self.0.objects.get_ranges(path, ranges).await
-    }
-    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        let store = self.clone();
-        paths
-            .and_then(move |path| {
-                let store = store.clone();
-                async move {
-                    let lost = store.before(Op::Delete, path.as_ref()).await?;
-                    reply(store.0.objects.delete(&path).await.map(|()| path), lost)
-                }
-            })
-            .boxed()
-    }
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (store, prefix) = (self.clone(), prefix.cloned());
-        let listed = async move {
-            store.before(Op::List, prefix.as_ref().map_or("", AsRef::as_ref)).await?;
-            Ok::<_, object_store::Error>(store.0.objects.list(prefix.as_ref()))
-        };
-        futures::stream::once(listed).try_flatten().boxed()
-    }
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.before(Op::List, prefix.map_or("", AsRef::as_ref)).await?;
-        self.0.objects.list_with_delimiter(prefix).await
-    }
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let lost = self.before(Op::Copy, to.as_ref()).await?;
-        reply(self.0.objects.copy_opts(from, to, options).await, lost)
+impl Faults for Rules {
+    async fn before(&self, op: Op, path: &str) -> Result<Reply> {
+        match self.fault(op, path) {
+            None => Ok(Reply::Comes),
+            Some(Fault::Fails) => Err(injected("the store fails")),
+            Some(Fault::DiskFull) => Err(injected(io::Error::from(io::ErrorKind::StorageFull))),
+            Some(Fault::LosesReply) => Ok(Reply::IsLost),
+            Some(Fault::Stalls) => {
+                self.released.subscribe().wait_for(|released| *released).await.unwrap();
+                Ok(Reply::Comes)
+            }
+        }
     }
 }

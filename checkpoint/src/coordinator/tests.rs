@@ -76,6 +76,18 @@ fn a_checkpoint_that_takes_too_long_is_abandoned_and_says_who_is_missing() {
 }
 
 #[test]
+fn a_last_checkpoint_that_is_declined_is_not_tried_again_at_once() {
+    let mut c = coordinator(config());
+    let commands = c.on(Event::Exhausted(participant("in", 0)), 10);
+    assert!(matches!(commands[..], [Command::Trigger { last: true, .. }]), "{commands:?}");
+    let commands = c.on(Event::Declined(participant("state", 0), Epoch(1), "busy".into()), 10);
+    assert!(matches!(commands[..], [Command::Abandoned { .. }]), "{commands:?}");
+    assert!(c.on(Event::Tick, 10 + RETRY_MS - 1).is_empty());
+    let commands = c.on(Event::Tick, 10 + RETRY_MS);
+    assert!(matches!(commands[..], [Command::Trigger { last: true, .. }]), "{commands:?}");
+}
+
+#[test]
 fn what_an_abandoned_epoch_staged_is_carried_into_the_next_manifest() {
     let mut c = coordinator(config());
     c.on(Event::Tick, 100);
@@ -87,6 +99,23 @@ fn what_an_abandoned_epoch_staged_is_carried_into_the_next_manifest() {
     assert!(ack(&mut c, "in", 0, 1, &[], 310).is_empty());
     let commands = ack(&mut c, "out", 1, 1, &["late"], 320);
     assert_eq!(committables(&commands), ["early", "a", "late", "b"]);
+}
+
+#[test]
+fn what_is_carried_keeps_the_order_of_its_epochs_whoever_answers_first() {
+    let mut c = coordinator(config());
+    c.on(Event::Tick, 100);
+    c.on(Event::Tick, 1100);
+    c.on(Event::Tick, 1200);
+    ack(&mut c, "out", 0, 2, &["second"], 1210);
+    c.on(Event::Tick, 2200);
+    ack(&mut c, "out", 0, 1, &["first"], 2210);
+    for (name, subtask) in [("in", 0), ("state", 0), ("out", 1)] {
+        ack(&mut c, name, subtask, 1, &[], 2220);
+        ack(&mut c, name, subtask, 2, &[], 2220);
+    }
+    assert!(matches!(c.on(Event::Tick, 2300)[..], [Command::Trigger { epoch: Epoch(3), .. }]));
+    assert_eq!(committables(&ack_all(&mut c, 3, 2310)), ["first", "second", "a", "b"]);
 }
 
 #[test]

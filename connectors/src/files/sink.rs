@@ -24,13 +24,13 @@ use std::{
 };
 use tidegate_checkpoint::{
     commit::CommitPermit,
-    ids::{Epoch, OperatorId, Subtask},
+    ids::{Attempt, Epoch, OperatorId, Subtask},
     kill,
     store::{failed, open_url},
     unfinished::sweep_unfinished,
 };
 use tidegate_core::{
-    Error, Result, Timestamp,
+    Error, Kind, Result, Timestamp,
     connect::{OpenSink, Sink, SinkContext, SinkWriter, WriterContext},
     env::{AbortOnDrop, spawn_blocking, spawn_owned},
 };
@@ -114,7 +114,7 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
             open.publish(restored).await?;
             open.check_writable().await?;
             open.check_nothing_later(context.restored).await?;
-            open.sweep(&staging).await?;
+            open.sweep(&staging, context.attempt).await?;
             if let Place::Url(url) = &self.place {
                 let url = url.clone();
                 let swept = spawn_blocking(move || sweep_unfinished(&url, &staging)).await;
@@ -194,7 +194,9 @@ impl<E> OpenFiles<E> {
         let probe = self.attempt.clone().join("probe");
         let written = self.objects.put(&probe, "tidegate".into()).await;
         written.map_err(|e| {
-            Error::config(format!("the output directory of sink {} cannot be written", self.sink))
+            // A store that is away for a moment is no reason to give a job up.
+            let kind = if is_forbidden(&e) { Kind::Config } else { Kind::Unavailable };
+            Error::new(kind, format!("the output directory of sink {} cannot be written", self.sink))
                 .caused_by(e)
                 .hint("check that it exists or can be made, its permissions, and the space left")
         })?;
@@ -222,11 +224,17 @@ impl<E> OpenFiles<E> {
         })
     }
 
-    /// Deletes what other attempts have staged; everything committed has been published before.
-    async fn sweep(&self, staging: &Path) -> Result<()> {
+    /// Deletes what earlier attempts have staged; everything committed has been published before. A later one
+    /// may have begun while this one was slow: what that stages is needed.
+    async fn sweep(&self, staging: &Path, attempt: Attempt) -> Result<()> {
         let staged: Vec<_> =
             self.objects.list(Some(staging)).try_collect().await.map_err(|e| failed("list", staging.as_ref(), e))?;
-        for object in staged {
+        let is_dead = |o: &ObjectMeta| {
+            let owner =
+                o.location.prefix_match(staging).and_then(|mut below| below.next()?.as_ref().parse::<u64>().ok());
+            owner.is_none_or(|owner| owner <= attempt.0)
+        };
+        for object in staged.into_iter().filter(is_dead) {
             match self.objects.delete(&object.location).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(e) => return Err(failed("delete", object.location.as_ref(), e)),
@@ -234,6 +242,15 @@ impl<E> OpenFiles<E> {
         }
         Ok(())
     }
+}
+
+/// Whether it is the user's to mend: an object store says so itself, a file system in what it was caused by.
+fn is_forbidden(error: &object_store::Error) -> bool {
+    use std::io::ErrorKind as E;
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+    let mut io = causes.filter_map(|e| e.downcast_ref::<std::io::Error>().map(std::io::Error::kind));
+    matches!(error, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
+        || io.any(|kind| matches!(kind, E::PermissionDenied | E::ReadOnlyFilesystem | E::NotADirectory))
 }
 
 impl<T: Serialize + Send + 'static, E: Encoder<T>> OpenSink<T> for OpenFiles<E> {

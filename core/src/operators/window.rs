@@ -140,7 +140,8 @@ where
     type Value = A::State;
     type Out = Windowed<K, A::Output>;
 
-    /// Windows that are kept after they have fired must not fire again because the job was restarted.
+    /// What has fired must not fire again because the job was restarted: the splits' own watermarks may be behind
+    /// what the operator had seen, where some of them were idle.
     fn opened(&mut self, state: &KeyedState<K, A::State>) {
         self.watermark = state.watermark().unwrap_or(MIN);
     }
@@ -180,9 +181,7 @@ where
         let before = self.watermark;
         self.watermark = watermark.max(before);
         self.current = NO_WINDOW;
-        if self.spec.lateness_ms > 0 {
-            state.save_watermark(self.watermark);
-        }
+        state.save_watermark(self.watermark);
         let length = self.spec.windows.length_ms;
         let mut due: Vec<Timestamp> = state.tables().iter().map(Table::namespace).collect();
         due.retain(|start| start + length - 1 <= watermark);

@@ -108,7 +108,9 @@ where
 
     #[cold]
     fn watermark(&mut self) {
+        // A split that was idle may come back behind what has been passed on without it.
         let watermark = self.time.advance().min(self.others);
+        let watermark = self.emitted.map_or(watermark, |e| e.max(watermark));
         if *self.idle || self.emitted.is_none_or(|e| e < watermark) {
             (*self.emitted, *self.idle) = (Some(watermark), false);
             self.stats.watermark.store(watermark, Relaxed);

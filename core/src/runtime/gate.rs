@@ -3,7 +3,8 @@
 //!
 //! - **Barriers are aligned**: an input that has delivered the barrier is not read until all have. The
 //!   senders' bounded channels then hold them back.
-//! - **Watermarks** combine by minimum over the inputs that are not idle.
+//! - **Watermarks** combine by minimum over the inputs that are not idle. An input that has ended says `MAX`: that
+//!   must not let time run out for those that are merely idle.
 //! - **Declaration**, the hard case: a record must not be judged late (or not) depending on which input
 //!   started first. So no record is handled before every input has sent its first watermark or idle; on a
 //!   restart that is the restored one. From then on a job over one split is deterministic.
@@ -23,7 +24,7 @@ use crate::{
     env::now,
     plan::NodeId,
     record::{Barrier, Control, Keyed, Output},
-    time::{MIN, Timestamp},
+    time::{MAX, MIN, Timestamp},
 };
 
 /// What a gate feeds: a chain that takes its elements batch by batch.
@@ -179,8 +180,7 @@ impl<E: Send + 'static, G: GateTarget<E>> Gate<E, G> {
         if self.inputs.iter().any(|i| !i.declared) {
             return;
         }
-        let active = self.inputs.iter().filter(|i| !i.idle).map(|i| i.watermark).min();
-        match active {
+        match combined(self.inputs.iter().map(|i| (i.idle, i.watermark))) {
             None if !self.idle || self.watermark.is_none() => {
                 self.idle = true;
                 self.watermark.get_or_insert(MIN);
@@ -194,6 +194,13 @@ impl<E: Send + 'static, G: GateTarget<E>> Gate<E, G> {
             _ => {}
         }
     }
+}
+
+/// The watermark of all inputs, of each whether it is idle and its own; `None`: nothing comes for the moment.
+fn combined(inputs: impl Iterator<Item = (bool, Timestamp)> + Clone) -> Option<Timestamp> {
+    let active = inputs.clone().filter(|(idle, watermark)| !idle && *watermark < MAX).map(|(_, watermark)| watermark);
+    let ended = || inputs.clone().all(|(idle, _)| !idle).then_some(MAX);
+    active.min().or_else(ended)
 }
 
 /// The target of a keyed exchange is the keyed operator's own input.
@@ -212,5 +219,21 @@ where
     }
     fn sweep(&mut self) -> bool {
         crate::operators::keyed::KeyedInput::sweep(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_input_does_not_hold_time_up_and_one_that_has_ended_does_not_make_it_run_out() {
+        let of = |inputs: &[(bool, Timestamp)]| combined(inputs.iter().copied());
+        assert_eq!(of(&[(false, 10), (false, 20)]), Some(10));
+        assert_eq!(of(&[(true, 10), (false, 20)]), Some(20));
+        assert_eq!(of(&[(false, MAX), (false, 20)]), Some(20));
+        assert_eq!(of(&[(false, MAX), (true, 20)]), None, "the idle input will go on");
+        assert_eq!(of(&[(true, 10), (true, 20)]), None);
+        assert_eq!(of(&[(false, MAX), (false, MAX)]), Some(MAX));
     }
 }

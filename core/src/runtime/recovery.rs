@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     connect::{SinkContext, Split},
-    env::{now, spawn_blocking, wall_ms},
+    env::{spawn_blocking, unique, wall_ms},
     plan::{Graph, NodeKind},
     settings::Settings,
 };
@@ -67,36 +67,24 @@ pub(super) async fn begin(
     settings: &Settings,
     run: &mut Run,
 ) -> Result<Start> {
-    let nonce = format!("{}-{}-{:?}", std::process::id(), wall_ms(), now());
+    let nonce = format!("{}-{}-{:016x}", std::process::id(), wall_ms(), unique());
     let attempt = store.claim(&nonce).await?;
-    let sweeper = store.clone();
-    spawn_blocking(move || sweeper.sweep_unfinished())
-        .await
-        .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
+    if store.is_local() {
+        let sweeper = store.clone();
+        spawn_blocking(move || sweeper.sweep_unfinished())
+            .await
+            .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
+    }
     let first = run.attempts.map_or(attempt, |(first, _)| first);
     run.attempts = Some((first, attempt));
     loop {
-        let manifests = store.manifests().await?;
-        let observed = Observed {
-            commits: store.commits().await?,
-            latest: commits.latest().await?,
-            manifests: manifests.iter().map(|(e, a, _)| (*e, *a)).collect(),
-        };
-        // A restart inside the process goes on from its own last checkpoint, if it has made one, and not from
-        // the one that was asked for at first.
-        let own = observed.latest.as_ref().is_some_and(|r| r.attempt >= first);
-        let from = Some(Epoch(settings.checkpoint.from)).filter(|e| e.0 > 0 && !own);
-        let plan = recover::plan(&observed, &Wanted { from, allow_fresh: settings.checkpoint.allow_fresh_start })?;
-        kill::point("recover.observed");
-        let (restored, next) = match plan {
-            Plan::Fresh { next } => (None, next),
-            Plan::Resume { epoch, next } => {
-                let record = match &observed.latest {
-                    Some(record) if record.epoch == epoch => record.clone(),
-                    _ => store.read_commit(epoch).await?,
-                };
-                (Some(Arc::new(restored(store, &record, graph, settings).await?)), next)
-            }
+        let committed = store.commits().await?;
+        let (observed, restored, next) = match choose(store, commits, committed.clone(), graph, settings, first).await {
+            Ok(chosen) => chosen,
+            // An older attempt that commits once more deletes what it has superseded: then nothing is missing, only
+            // out of date.
+            Err(error) if error.kind() == Kind::Corrupt && store.commits().await? != committed => continue,
+            Err(error) => return Err(error),
         };
         let lineage = match &restored {
             Some(manifest) => manifest.lineage.clone(),
@@ -105,6 +93,47 @@ pub(super) async fn begin(
         let start = Start { attempt, lineage, restored, next };
         if seal(commits, &observed, &start, settings).await? {
             return Ok(start);
+        }
+    }
+}
+
+/// Observes and plans: what is there, the checkpoint to go on from, the first epoch to be made. `first` is the
+/// first attempt of this run.
+async fn choose(
+    store: &Arc<CheckpointStore>,
+    commits: &StoreCommitPoint,
+    committed: BTreeSet<Epoch>,
+    graph: &Graph,
+    settings: &Settings,
+    first: Attempt,
+) -> Result<(Observed, Option<Arc<Manifest>>, Epoch)> {
+    let manifests = store.manifests().await?;
+    let mut observed = Observed {
+        commits: committed,
+        latest: commits.latest().await?,
+        manifests: manifests.iter().map(|(e, a, _)| (*e, *a)).collect(),
+        parent: None,
+    };
+    if observed.latest.is_none() && !settings.checkpoint.allow_fresh_start {
+        for (_, _, path) in &manifests {
+            observed.parent = observed.parent.max(store.read_manifest(path).await?.parent);
+        }
+    }
+    // A restart inside the process goes on from its own last checkpoint, if it has made one, and not from
+    // the one that was asked for at first.
+    let own = observed.latest.as_ref().is_some_and(|r| r.attempt >= first);
+    let from = Some(Epoch(settings.checkpoint.from)).filter(|e| e.0 > 0 && !own);
+    let plan = recover::plan(&observed, &Wanted { from, allow_fresh: settings.checkpoint.allow_fresh_start })?;
+    kill::point("recover.observed");
+    match plan {
+        Plan::Fresh { next } => Ok((observed, None, next)),
+        Plan::Resume { epoch, next } => {
+            let record = match &observed.latest {
+                Some(record) if record.epoch == epoch => record.clone(),
+                _ => store.read_commit(epoch).await?,
+            };
+            let restored = restored(store, &record, graph, settings).await?;
+            Ok((observed, Some(Arc::new(restored)), next))
         }
     }
 }

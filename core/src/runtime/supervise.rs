@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::handle::{AttemptReport, CheckpointReport, JobState, JobStatus},
-    env::{Instant, now, sleep, wall_ms},
+    env::{Instant, now, sleep, unique},
     metrics::{report::Reporting, snapshot::CheckpointMetrics, stats::StatsRegistry},
     plan::{Graph, NodeKind},
     settings::Settings,
@@ -75,7 +75,10 @@ impl Shared {
     }
 
     pub(super) fn attempt_began(&self, attempt: Attempt, restored: Option<Epoch>) {
-        self.live().completed_in_attempt = false;
+        let mut live = self.live();
+        // From now on the status speaks of this attempt, and so must the metrics.
+        (live.completed_in_attempt, live.stats) = (false, StatsRegistry::default());
+        drop(live);
         tracing::info!(job = %self.job, %attempt, restored = restored.map(|e| e.0), "attempt begins");
         self.status.send_modify(|s| {
             (s.state, s.attempt, s.restored) = (JobState::Running, attempt.0, restored.map(|e| e.0));
@@ -95,32 +98,31 @@ impl Shared {
         tracing::debug!(job = %self.job, %epoch, "checkpoint begins");
     }
 
+    /// Who has asked is answered last: he may look at the status and the metrics at once.
     pub(super) fn checkpoint_completed(&self, epoch: Epoch, duration_ms: u64, bytes: u64, tokens: &[u64]) {
         let mut live = self.live();
         live.completed_in_attempt = true;
         live.checkpoints.completed(duration_ms, bytes);
-        let waiting: Vec<_> = tokens.iter().filter_map(|token| live.waiting.remove(token)).collect();
         drop(live);
         let report = CheckpointReport { epoch: epoch.0, duration_ms, bytes };
         self.reporting.checkpoint(self, &report);
         self.status.send_modify(|s| s.last_checkpoint = Some(report));
-        // Last: who has waited for it finds it in the status.
-        for waiting in waiting {
-            // Nobody waiting any more is fine.
-            let _ = waiting.send(Ok(epoch));
-        }
+        self.answer(tokens, || Ok(epoch));
     }
 
     pub(super) fn checkpoint_abandoned(&self, epoch: Epoch, reason: &str, tokens: &[u64]) {
         tracing::warn!(job = %self.job, %epoch, reason, "checkpoint abandoned; the job goes on");
-        let mut live = self.live();
-        live.checkpoints.abandoned += 1;
-        let waiting: Vec<_> = tokens.iter().filter_map(|token| live.waiting.remove(token)).collect();
-        drop(live);
+        self.live().checkpoints.abandoned += 1;
         self.reporting.abandoned(epoch, reason);
         self.status.send_modify(|s| s.last_abandoned = Some(format!("checkpoint {epoch}: {reason}")));
-        for waiting in waiting {
-            let _ = waiting.send(Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
+        self.answer(tokens, || Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
+    }
+
+    fn answer(&self, tokens: &[u64], outcome: impl Fn() -> Result<Epoch>) {
+        let mut live = self.live();
+        for waiting in tokens.iter().filter_map(|token| live.waiting.remove(token)) {
+            // Nobody waiting any more is fine.
+            let _ = waiting.send(outcome());
         }
     }
 
@@ -174,8 +176,7 @@ pub(crate) async fn supervise(
     store: Arc<CheckpointStore>,
     mut requests: mpsc::Receiver<Request>,
 ) -> Result<()> {
-    let seed = wall_ms() as u64 ^ u64::from(std::process::id());
-    let mut restarts = Restarts::new(shared.settings.restart.clone(), seed);
+    let mut restarts = Restarts::new(shared.settings.restart.clone(), unique());
     let mut run = Run::default();
     let result = loop {
         let attempt = async {
