@@ -82,7 +82,7 @@ impl CheckpointStore {
     pub fn sweep_unfinished(&self) -> Result<()> {
         for folder in ["manifests", "commits", "state"] {
             let folder = self.path(&paths::folder(&self.job, folder));
-            sweep_unfinished(&self.shown, &folder)
+            sweep_unfinished(&self.shown, &folder, |_| true)
                 .map_err(|e| Error::unavailable(format!("cannot sweep {folder}")).caused_by(e))?;
         }
         Ok(())
@@ -189,8 +189,11 @@ impl CheckpointStore {
         loop {
             let next = Attempt(self.attempts().await?.last().map_or(1, |a| a.0 + 1));
             let claim = envelope::encode("attempt", 1, &serde_json::json!({ "owner": who, "attempt": next }))?;
-            // Somebody else may have claimed this number in between; then it is theirs, and ours the next.
-            if let Created::Ours = self.create(&paths::attempt(&self.job, next), claim).await? {
+            // Somebody else may have claimed this number in between; then it is theirs, and ours the next. Its
+            // claim may even be gone again, deleted by one that came later: then ours is not the highest.
+            if let Created::Ours = self.create(&paths::attempt(&self.job, next), claim).await?
+                && self.attempts().await?.last() <= Some(&next)
+            {
                 kill::point("attempt.claimed");
                 return Ok(next);
             }

@@ -13,3 +13,4 @@ mod restart;
 mod store;
 mod strategies;
 mod two_jobs;
+mod takeover;

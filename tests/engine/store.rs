@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    CopyMode, CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use std::{
@@ -22,6 +22,8 @@ pub enum Op {
     List,
     Delete,
     Copy,
+    /// A copy that must not overwrite.
+    CopyIfAbsent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Fault {
     LosesReply,
     /// Nothing happens until the stall is released; then it does.
     Stalls,
+    /// It can never happen: this kind of store has no such operation.
+    Unsupported,
 }
 
 struct Rule {
@@ -51,7 +55,14 @@ struct Inner {
     objects: InMemory,
     rules: Mutex<Vec<Rule>>,
     hits: watch::Sender<u32>,
-    released: watch::Sender<bool>,
+    released: watch::Sender<Released>,
+}
+
+/// Which stalls are over: all of them, or those of rules with these paths.
+#[derive(Default)]
+struct Released {
+    all: bool,
+    paths: Vec<String>,
 }
 
 impl fmt::Debug for Store {
@@ -67,21 +78,26 @@ impl fmt::Display for Store {
 
 impl Store {
     pub fn new() -> Self {
-        let (hits, released) = (watch::Sender::new(0), watch::Sender::new(false));
+        let (hits, released) = (watch::Sender::new(0), watch::Sender::new(Released::default()));
         Self(Arc::new(Inner { objects: InMemory::new(), rules: Mutex::default(), hits, released }))
     }
 
     /// The next `times` operations of this kind whose path has `path` in it go wrong.
     pub fn on(&self, op: Op, path: &str, fault: Fault, times: u32) {
         self.0.hits.send_replace(0);
-        self.0.released.send_replace(false);
+        self.0.released.send_modify(|r| r.all = false);
         self.0.rules.lock().unwrap().push(Rule { op, path: path.to_owned(), fault, left: times });
     }
 
     /// No more faults; what is stalled goes on.
     pub fn heal(&self) {
         self.0.rules.lock().unwrap().clear();
-        self.0.released.send_replace(true);
+        self.0.released.send_modify(|r| r.all = true);
+    }
+
+    /// What the rule with this path has stalled goes on; other stalls stay.
+    pub fn release(&self, path: &str) {
+        self.0.released.send_modify(|r| r.paths.push(path.to_owned()));
     }
 
     /// Faults since the last `on`.
@@ -119,23 +135,27 @@ impl Store {
         store
     }
 
-    fn fault(&self, op: Op, path: &str) -> Option<Fault> {
+    /// The fault, and the path of its rule.
+    fn fault(&self, op: Op, path: &str) -> Option<(Fault, String)> {
         let mut rules = self.0.rules.lock().unwrap();
         let rule = rules.iter_mut().find(|r| r.op == op && r.left > 0 && path.contains(&r.path))?;
         rule.left -= 1;
         self.0.hits.send_modify(|n| *n += 1);
-        Some(rule.fault)
+        Some((rule.fault, rule.path.clone()))
     }
 
     /// Before the operation: an error, a wait, or nothing; `true` when its reply is to be lost.
     async fn before(&self, op: Op, path: &str) -> Result<bool> {
         match self.fault(op, path) {
             None => Ok(false),
-            Some(Fault::Fails) => Err(failure("the store fails")),
-            Some(Fault::DiskFull) => Err(failure(io::Error::from(io::ErrorKind::StorageFull))),
-            Some(Fault::LosesReply) => Ok(true),
-            Some(Fault::Stalls) => {
-                self.0.released.subscribe().wait_for(|released| *released).await.unwrap();
+            Some((Fault::Fails, _)) => Err(failure("the store fails")),
+            Some((Fault::DiskFull, _)) => Err(failure(io::Error::from(io::ErrorKind::StorageFull))),
+            Some((Fault::Unsupported, _)) => {
+                Err(object_store::Error::NotSupported { source: "this store cannot do it".into() })
+            }
+            Some((Fault::LosesReply, _)) => Ok(true),
+            Some((Fault::Stalls, rule)) => {
+                self.0.released.subscribe().wait_for(|r| r.all || r.paths.contains(&rule)).await.unwrap();
                 Ok(false)
             }
         }
@@ -193,7 +213,10 @@ impl ObjectStore for Store {
         self.0.objects.list_with_delimiter(prefix).await
     }
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let lost = self.before(Op::Copy, to.as_ref()).await?;
+        let mut lost = self.before(Op::Copy, to.as_ref()).await?;
+        if options.mode == CopyMode::Create {
+            lost |= self.before(Op::CopyIfAbsent, to.as_ref()).await?;
+        }
         reply(self.0.objects.copy_opts(from, to, options).await, lost)
     }
 }

@@ -7,7 +7,7 @@
 //! A part's name is a function of its epoch, so publishing it twice is publishing it once; its committable
 //! has size and checksum, so that a file of that name which is not ours is noticed. The hard case is a crash
 //! while publishing: some parts are moved, some are not. Recovery moves the rest, and only then sweeps what
-//! dead attempts have staged.
+//! older attempts have staged.
 use futures::{
     StreamExt, TryStreamExt,
     future::{BoxFuture, ready},
@@ -24,7 +24,7 @@ use std::{
 };
 use tidegate_checkpoint::{
     commit::CommitPermit,
-    ids::{Epoch, OperatorId, Subtask},
+    ids::{Attempt, Epoch, OperatorId, Subtask},
     kill,
     store::{failed, open_url},
     unfinished::sweep_unfinished,
@@ -114,10 +114,11 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
             open.publish(restored).await?;
             open.check_writable().await?;
             open.check_nothing_later(context.restored).await?;
-            open.sweep(&staging).await?;
+            open.sweep(&staging, context.attempt).await?;
             if let Place::Url(url) = &self.place {
                 let url = url.clone();
-                let swept = spawn_blocking(move || sweep_unfinished(&url, &staging)).await;
+                let is_swept = move |directory: &str| !is_newer(directory, context.attempt);
+                let swept = spawn_blocking(move || sweep_unfinished(&url, &staging, is_swept)).await;
                 swept
                     .map_err(|e| Error::internal("the sweep of the staging area has panicked").caused_by(e))?
                     .map_err(|e| {
@@ -222,11 +223,13 @@ impl<E> OpenFiles<E> {
         })
     }
 
-    /// Deletes what other attempts have staged; everything committed has been published before.
-    async fn sweep(&self, staging: &Path) -> Result<()> {
+    /// Deletes what older attempts have staged; everything that they committed has been published before. A
+    /// newer one's stays: this attempt has been overtaken, and does not know it yet.
+    async fn sweep(&self, staging: &Path, attempt: Attempt) -> Result<()> {
         let staged: Vec<_> =
             self.objects.list(Some(staging)).try_collect().await.map_err(|e| failed("list", staging.as_ref(), e))?;
-        for object in staged {
+        let owner = |o: &ObjectMeta| Some(o.location.prefix_match(staging)?.next()?.as_ref().to_owned());
+        for object in staged.iter().filter(|o| owner(o).is_none_or(|owner| !is_newer(&owner, attempt))) {
             match self.objects.delete(&object.location).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(e) => return Err(failed("delete", object.location.as_ref(), e)),
@@ -234,6 +237,11 @@ impl<E> OpenFiles<E> {
         }
         Ok(())
     }
+}
+
+/// Whether the directory in the staging area belongs to an attempt newer than this one.
+fn is_newer(directory: &str, than: Attempt) -> bool {
+    directory.parse().is_ok_and(|owner| Attempt(owner) > than)
 }
 
 impl<T: Serialize + Send + 'static, E: Encoder<T>> OpenSink<T> for OpenFiles<E> {

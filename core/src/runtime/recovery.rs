@@ -2,7 +2,8 @@
 //!
 //! The order matters. The claim comes first: from then on an older attempt prepares nothing more that could
 //! be committed. Then the store is observed, and what an older attempt has prepared and could still commit
-//! is taken from it, or found to be committed: from then on what is seen is all. Then the sinks publish what
+//! is taken from it, or found to be committed: from then on what is seen is all. An attempt that has been
+//! overtaken by then stops: what it sees may be its successor's. Then the sinks publish what
 //! the restored checkpoint has committed, before any new output. Only then are sources opened and tasks built.
 use serde_json::Value;
 use std::{
@@ -82,6 +83,11 @@ pub(super) async fn begin(
             latest: commits.latest().await?,
             manifests: manifests.iter().map(|(e, a, _)| (*e, *a)).collect(),
         };
+        // Asked after the listing: what a newer attempt has prepared is not in it then, and what is in it the
+        // newer one has found too.
+        if let Some(newest) = store.attempts().await?.last().filter(|newest| **newest > attempt) {
+            return Err(fenced(attempt, *newest));
+        }
         // A restart inside the process goes on from its own last checkpoint, if it has made one, and not from
         // the one that was asked for at first.
         let own = observed.latest.as_ref().is_some_and(|r| r.attempt >= first);
