@@ -1,12 +1,16 @@
-//! What only a job shows of the file source: the policies for records that cannot be decoded, and a watched
+//! What only a job shows of files: the policies for records that cannot be decoded, and a watched
 //! directory. The hard case is a file that appears while the job is stopped, and one that appears while it
 //! runs: each is read exactly once, whoever finds it.
+use crate::{
+    kit::{Gated, assert_same, finished, run, settings, until},
+    store::{Fault, Op, Store},
+};
 use object_store::memory::InMemory;
 use serde::Deserialize;
 use std::{fs, path::Path, sync::Arc, time::Duration};
 use tempfile::tempdir;
 use tidegate_checkpoint::{ids::JobId, store::CheckpointStore};
-use tidegate_connectors::{Collect, FileSource};
+use tidegate_connectors::{Collect, FileSink, FileSource};
 use tidegate_core::{
     Job, JobHandle, JobState, Kind, Settings, Stream, Undecodable,
     env::{now, sleep},
@@ -125,4 +129,32 @@ async fn a_watched_directory_gives_every_file_once_even_across_restarts() {
     seen.append(&mut lines.take());
     seen.sort();
     assert_eq!(seen, ["a1", "a2", "b1", "b2", "c1", "d1"]);
+}
+
+/// S3 is such a store, unless it is told how.
+#[test]
+fn files_are_published_in_a_store_that_cannot_copy_only_if_there_is_nothing() {
+    run(async {
+        let (count, files) = (1_000, Store::new());
+        files.on(Op::CopyIfAbsent, "", Fault::Unsupported, u32::MAX);
+        let published = || async {
+            let parts = files.contents().await.into_iter().filter(|(path, _)| path.starts_with("out/part-"));
+            let text: Vec<_> = parts.map(|(_, bytes)| String::from_utf8(bytes.to_vec()).unwrap()).collect();
+            text.iter().flat_map(|t| t.lines()).map(|line| line.parse().unwrap()).collect::<Vec<u64>>()
+        };
+        let job = Job::with_backends("job", settings(1), tidegate_state::all());
+        let (source, gate) = Gated::new(count, 2);
+        job.source("numbers", source).sink("out", FileSink::json_lines_in(Arc::new(files.clone()), "out"));
+        let handle = job.start().unwrap();
+        gate.open_to(count / 2);
+        until(|| handle.metrics().operator("out").is_some_and(|o| o.records_in == count / 2)).await;
+        handle.checkpoint_now().await.unwrap();
+        assert_same(published().await, 0..count / 2);
+        gate.open();
+        finished(handle).await;
+        assert!(files.hits() > 0);
+        assert_same(published().await, 0..count);
+        let left: Vec<_> = files.contents().await.into_keys().filter(|path| path.contains(".staging")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    });
 }

@@ -164,7 +164,7 @@ impl<E> OpenFiles<E> {
     async fn publish_part(&self, staged: &Path, part: &str, crc: u64) -> Result<()> {
         use object_store::Error as E;
         let target = self.directory.clone().join(part);
-        match self.objects.rename_if_not_exists(staged, &target).await {
+        match self.move_if_absent(staged, &target).await {
             Ok(()) => Ok(()),
             // An earlier try, or an earlier attempt, has been here. Whether it got through is in the file.
             Err(E::NotFound { .. } | E::AlreadyExists { .. }) => {
@@ -188,6 +188,20 @@ impl<E> OpenFiles<E> {
                 }
             }
             Err(e) => Err(failed("publish", part, e)),
+        }
+    }
+
+    /// Not every store can copy only if there is nothing; S3 has to be told how. Then whether there is nothing
+    /// is asked first: what two attempts may publish under this name is the same.
+    async fn move_if_absent(&self, staged: &Path, target: &Path) -> object_store::Result<()> {
+        use object_store::Error as E;
+        match self.objects.rename_if_not_exists(staged, target).await {
+            Err(E::NotSupported { .. } | E::NotImplemented { .. }) => match self.objects.head(target).await {
+                Ok(there) => Err(E::AlreadyExists { path: there.location.to_string(), source: "it is there".into() }),
+                Err(E::NotFound { .. }) => self.objects.rename(staged, target).await,
+                Err(e) => Err(e),
+            },
+            moved => moved,
         }
     }
 
