@@ -12,7 +12,7 @@ use tempfile::tempdir;
 use tidegate_checkpoint::{ids::JobId, store::CheckpointStore};
 use tidegate_connectors::{Collect, FileSink, FileSource};
 use tidegate_core::{
-    Job, JobHandle, JobState, Kind, Settings, Stream, Undecodable,
+    Job, JobHandle, JobState, Kind, Settings, Stream, Undecodable, Watermarks,
     env::{now, sleep},
 };
 
@@ -129,6 +129,31 @@ async fn a_watched_directory_gives_every_file_once_even_across_restarts() {
     seen.append(&mut lines.take());
     seen.sort();
     assert_eq!(seen, ["a1", "a2", "b1", "b2", "c1", "d1"]);
+}
+
+/// More files than the runtime has threads for blocking work, aligned in event time: those that are ahead
+/// are not read on until the others have begun, and must not keep the threads that these need.
+#[test]
+fn files_that_wait_their_turn_keep_no_thread_from_the_others() {
+    let directory = tempdir().unwrap();
+    let (files, rows) = (4u64, 10_000u64);
+    for file in 0..files {
+        let lines: String = (0..rows).map(|row| format!("{}\n", row * files + file)).collect();
+        write(directory.path(), &format!("{file}.txt"), &lines);
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    let (job, lines) = (Job::with_backends("job", settings(1), tidegate_state::all()), Collect::new());
+    job.source("in", FileSource::text(directory.path()))
+        .event_time(
+            |line| line.parse().unwrap_or_default(),
+            Watermarks::monotonous().every(100).align(Duration::from_millis(4_000)),
+        )
+        .sink("out", lines.clone());
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), job.run()).await });
+    runtime.shutdown_background();
+    ended.expect("the job hangs").unwrap();
+    assert_same(lines.take(), (0..files * rows).map(|n| n.to_string()));
 }
 
 /// S3 is such a store, unless it is told how.
