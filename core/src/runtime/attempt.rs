@@ -457,7 +457,7 @@ pub(super) fn caught(panic: &(dyn Any + Send)) -> Error {
 
 fn coordinator(shared: &Shared, start: &Start) -> Coordinator {
     let settings = &shared.settings.checkpoint;
-    let ms = |d: Duration| d.as_millis() as u64;
+    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         interval_ms: Some(ms(settings.interval)).filter(|i| *i > 0),
         timeout_ms: ms(settings.timeout),
