@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 use tidegate::{
-    Collect, Job, JobState, Result, Stream, Timestamp, Tumbling, Watermarks,
+    Collect, Job, JobState, Result, Settings, Stream, Timestamp, Tumbling, Watermarks,
     extend::{
         checkpoint::{commit::CommitPermit, ids::Epoch},
         connect::{Emit, OpenSink, Progress, Sink, SinkContext, SinkWriter, Source, Split, SplitReader, WriterContext},
@@ -164,4 +164,41 @@ fn a_split_that_is_silent_becomes_idle_beside_one_that_always_has_more() {
         until(|| fired.load(SeqCst)).await;
         handle.cancel().await.unwrap();
     });
+}
+
+/// A split that appears while the job is down begins at the beginning of time, and takes the source's
+/// watermark back with it. Its records are as late as they would have been had the job never stopped.
+#[test]
+fn a_window_that_has_fired_does_not_fire_again_after_a_restart_with_a_new_split() {
+    for parallelism in [1, 2] {
+        run(async {
+            let (windows, store) = (Collect::new(), crate::store::Store::new());
+            let start = |splits: &[(&'static str, &[u64])], settings: Settings| {
+                let splits = splits.iter().map(|(id, records)| (*id, Script::Emits(records.to_vec())));
+                let mut job = Job::new("again", settings);
+                job.checkpoint_store(store.checkpoints("again"));
+                job.source("in", Scripted(splits.collect()))
+                    .event_time(|n| *n as i64, Watermarks::monotonous())
+                    .key_by(|_| 0u8)
+                    .window("windows", Tumbling::of(Duration::from_millis(100)))
+                    .count()
+                    .map(|w| (w.window.start, w.value))
+                    .sink("out", windows.clone());
+                job.start().unwrap()
+            };
+            let count = |handle: &tidegate::JobHandle| {
+                handle.metrics().operator("windows").map_or((0, 0), |o| (o.records_in, o.late))
+            };
+            let a: &[u64] = &[5, 95, 205];
+            let first = start(&[("a", a)], settings(parallelism));
+            until(|| count(&first).0 == 3).await;
+            first.stop().await.unwrap();
+            assert_eq!(windows.take(), [(0, 2)]);
+            let second = start(&[("a", a), ("b", &[50, 300])], settings(parallelism));
+            until(|| count(&second).0 == 2).await;
+            assert_eq!(count(&second).1, 1, "50 is late");
+            second.stop().await.unwrap();
+            assert_eq!(windows.take(), []);
+        });
+    }
 }

@@ -139,7 +139,8 @@ where
     type Value = A::State;
     type Out = Windowed<K, A::Output>;
 
-    /// Windows that are kept after they have fired must not fire again because the job was restarted.
+    /// Windows that have fired must not fire again because the job was restarted: the sources' watermark may
+    /// stand further back then, before a split that is new or was idle.
     fn opened(&mut self, state: &KeyedState<K, A::State>) {
         self.watermark = state.watermark().unwrap_or(MIN);
     }
@@ -189,7 +190,8 @@ where
         let before = self.watermark;
         self.watermark = watermark.max(before);
         self.current = NO_WINDOW;
-        if self.spec.lateness_ms > 0 {
+        // The end of the input is no time: what a later start reads is judged by the last time before it.
+        if self.watermark < MAX {
             state.save_watermark(self.watermark);
         }
         let length = self.spec.windows.length_ms;
