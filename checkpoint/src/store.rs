@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory, path::Path,
 };
-use std::{collections::BTreeSet, fmt, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsString, fmt, ops::Range, sync::Arc};
 
 use crate::{
     commit::CommitRecord,
@@ -147,7 +147,8 @@ impl CheckpointStore {
         let size = self.objects.head(&path).await.map_err(|e| failed("read", name, e))?.size;
         let needed = ranges.iter().map(|r| r.end).max().unwrap_or_default();
         if needed > size {
-            return Err(Error::corrupt(format!("{name} is damaged: it has {size} bytes, and {needed} are needed")));
+            return Err(Error::corrupt(format!("{name} is damaged: it has {size} bytes, and {needed} are needed"))
+                .hint("restore it from a copy, or start from another checkpoint with checkpoint.from"));
         }
         self.objects.get_ranges(&path, ranges).await.map_err(|e| failed("read", name, e))
     }
@@ -316,9 +317,18 @@ fn remote(url: &str, scheme: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
     let wrong = |e: &dyn fmt::Display| Error::config(format!("the {scheme}:// store cannot be opened: {e}"));
     let parsed = url::Url::parse(url).map_err(|e| wrong(&e))?;
     let (objects, prefix) =
-        object_store::parse_url_opts(&parsed, std::env::vars().map(|(k, v)| (k.to_ascii_lowercase(), v)))
+        object_store::parse_url_opts(&parsed, variables().map(|(k, v)| (k.to_ascii_lowercase(), v)))
             .map_err(|e| wrong(&e))?;
     Ok((Arc::from(objects), prefix))
+}
+
+/// The environment's variables. One that is not UTF-8 is none of ours.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    readable(std::env::vars_os())
+}
+
+fn readable(variables: impl Iterator<Item = (OsString, OsString)>) -> impl Iterator<Item = (String, String)> {
+    variables.filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
 }
 
 /// What an error of the store means: a missing object that is referred to is damage, a forbidden one is
@@ -333,5 +343,20 @@ pub fn failed(what: &str, name: &str, error: object_store::Error) -> Error {
             Error::config(message).caused_by(e).hint("check the credentials and permissions of the store")
         }
         e => Error::unavailable(message).caused_by(e),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    /// `std::env::vars` panics at such a one, whoever it belongs to.
+    #[test]
+    fn a_variable_that_is_not_utf_8_is_passed_over() {
+        let odd = || OsString::from_vec(vec![0xff]);
+        let given = [("A".into(), "1".into()), ("B".into(), odd()), (odd(), "3".into()), ("D".into(), "4".into())];
+        let read: Vec<_> = readable(given.into_iter()).map(|(name, text)| name + &text).collect();
+        assert_eq!(read, ["A1", "D4"]);
     }
 }
