@@ -99,30 +99,29 @@ impl Shared {
         let mut live = self.live();
         live.completed_in_attempt = true;
         live.checkpoints.completed(duration_ms, bytes);
-        for token in tokens {
-            if let Some(waiting) = live.waiting.remove(token) {
-                // Nobody waiting any more is fine.
-                let _ = waiting.send(Ok(epoch));
-            }
-        }
         drop(live);
         let report = CheckpointReport { epoch: epoch.0, duration_ms, bytes };
         self.reporting.checkpoint(self, &report);
         self.status.send_modify(|s| s.last_checkpoint = Some(report));
+        self.answer(tokens, &Ok(epoch));
+    }
+
+    /// Answers those who wait for a checkpoint: last, so that they find it in status and metrics.
+    fn answer(&self, tokens: &[u64], outcome: &Result<Epoch>) {
+        for token in tokens {
+            if let Some(waiting) = self.live().waiting.remove(token) {
+                // Nobody waiting any more is fine.
+                let _ = waiting.send(outcome.clone());
+            }
+        }
     }
 
     pub(super) fn checkpoint_abandoned(&self, epoch: Epoch, reason: &str, tokens: &[u64]) {
         tracing::warn!(job = %self.job, %epoch, reason, "checkpoint abandoned; the job goes on");
-        let mut live = self.live();
-        live.checkpoints.abandoned += 1;
-        for token in tokens {
-            if let Some(waiting) = live.waiting.remove(token) {
-                let _ = waiting.send(Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
-            }
-        }
-        drop(live);
+        self.live().checkpoints.abandoned += 1;
         self.reporting.abandoned(epoch, reason);
         self.status.send_modify(|s| s.last_abandoned = Some(format!("checkpoint {epoch}: {reason}")));
+        self.answer(tokens, &Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
     }
 
     /// Registers somebody who waits for a checkpoint.
