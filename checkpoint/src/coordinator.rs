@@ -13,6 +13,10 @@
 //! into the next manifest, and a manifest is written only when every participant has answered for every
 //! earlier epoch of the attempt too: an answer that is still on its way may hold committables. What is
 //! carried is dropped only when a commit is certain; a commit whose outcome is not known ends the attempt.
+//!
+//! The last checkpoint has no interval that paces it, and is tried again until one completes. So there is a
+//! longer pause after each that failed; and while an answer for an earlier one is owed it is not tried at all,
+//! up to the time-out, because whoever owes it would decline.
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,10 +26,6 @@ use crate::{
     ids::{Attempt, Epoch, OperatorId, Subtask},
     manifest::StateHandle,
 };
-
-/// After an abandoned checkpoint at least this long to the next: what made it fail needs a moment, and whoever
-/// declines at once must not be asked at once again.
-const RETRY_MS: u64 = 100;
 
 /// A subtask that takes part in every checkpoint: of a source, a stateful operator or a sink.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,6 +155,11 @@ enum Phase {
     Finalising,
 }
 
+/// The pause before the last checkpoint is tried again. It doubles with each failure in a row, up to so many
+/// times.
+const RETRY_MS: u64 = 10;
+const RETRY_DOUBLINGS: u32 = 9;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Coordinator {
@@ -220,16 +225,26 @@ impl Coordinator {
     /// When `Tick` is due next.
     pub fn deadline_ms(&self) -> Option<u64> {
         match self.phase {
-            Phase::Idle if self.stops() => Some(self.after_pause()),
-            Phase::Idle => self.config.interval_ms.map(|i| self.after_pause().max(self.started_ms + i)),
-            Phase::Collecting(_) => Some(self.started_ms + self.config.timeout_ms),
+            Phase::Idle if self.stops() => Some(self.after_pause().max(self.before_retry())),
+            Phase::Idle => self.config.interval_ms.map(|i| self.after_pause().max(self.started_ms.saturating_add(i))),
+            Phase::Collecting(_) => Some(self.times_out_ms()),
             _ => None,
         }
     }
 
+    fn times_out_ms(&self) -> u64 {
+        self.started_ms.saturating_add(self.config.timeout_ms)
+    }
+
     fn after_pause(&self) -> u64 {
-        let retry = if self.failures > 0 { RETRY_MS } else { 0 };
-        self.ended_ms.map_or(self.born_ms, |e| e + self.config.min_pause_ms.max(retry))
+        self.ended_ms.map_or(self.born_ms, |e| e.saturating_add(self.config.min_pause_ms))
+    }
+
+    /// When the last checkpoint may be tried again after one that failed.
+    fn before_retry(&self) -> u64 {
+        let (Some(ended), Some(before)) = (self.ended_ms, self.failures.checked_sub(1)) else { return 0 };
+        let doubled = RETRY_MS << before.min(RETRY_DOUBLINGS);
+        ended.saturating_add(if self.owed.is_empty() { doubled } else { self.config.timeout_ms })
     }
 
     fn stops(&self) -> bool {
@@ -261,7 +276,7 @@ impl Coordinator {
     }
 
     fn progress(&mut self, now_ms: u64) -> Vec<Command> {
-        let due = self.due(now_ms);
+        let (due, times_out_ms) = (self.due(now_ms), self.times_out_ms());
         match &mut self.phase {
             Phase::Idle if due => self.trigger(now_ms),
             Phase::Collecting(acks) if acks.len() == self.participants.len() && self.owed.is_empty() => {
@@ -273,7 +288,7 @@ impl Coordinator {
                 self.phase = Phase::Writing(acks.clone());
                 vec![Command::WriteManifest { epoch: self.epoch, last: self.last, acks }]
             }
-            Phase::Collecting(_) if now_ms >= self.started_ms + self.config.timeout_ms => {
+            Phase::Collecting(_) if now_ms >= times_out_ms => {
                 let reason = format!("not complete after {} ms: {}", self.config.timeout_ms, self.missing());
                 self.abandon(reason, now_ms)
             }

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory, path::Path,
 };
-use std::{collections::BTreeSet, fmt, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsString, fmt, ops::Range, sync::Arc};
 
 use crate::{
     commit::CommitRecord,
@@ -87,7 +87,7 @@ impl CheckpointStore {
     pub fn sweep_unfinished(&self) -> Result<()> {
         for folder in ["manifests", "commits", "state"] {
             let folder = self.path(&paths::folder(&self.job, folder));
-            sweep_unfinished(&self.shown, &folder)
+            sweep_unfinished(&self.shown, &folder, |_| true)
                 .map_err(|e| Error::unavailable(format!("cannot sweep {folder}")).caused_by(e))?;
         }
         Ok(())
@@ -195,8 +195,11 @@ impl CheckpointStore {
         loop {
             let next = Attempt(self.attempts().await?.last().map_or(1, |a| a.0 + 1));
             let claim = envelope::encode("attempt", 1, &serde_json::json!({ "owner": who, "attempt": next }))?;
-            // Somebody else may have claimed this number in between; then it is theirs, and ours the next.
-            if let Created::Ours = self.create(&paths::attempt(&self.job, next), claim).await? {
+            // Somebody else may have claimed this number in between; then it is theirs, and ours the next. Its
+            // claim may even be gone again, deleted by one that came later: then ours is not the highest.
+            if let Created::Ours = self.create(&paths::attempt(&self.job, next), claim).await?
+                && self.attempts().await?.last() <= Some(&next)
+            {
                 kill::point("attempt.claimed");
                 return Ok(next);
             }
@@ -319,9 +322,18 @@ fn remote(url: &str, scheme: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
     let wrong = |e: &dyn fmt::Display| Error::config(format!("the {scheme}:// store cannot be opened: {e}"));
     let parsed = url::Url::parse(url).map_err(|e| wrong(&e))?;
     let (objects, prefix) =
-        object_store::parse_url_opts(&parsed, std::env::vars().map(|(k, v)| (k.to_ascii_lowercase(), v)))
+        object_store::parse_url_opts(&parsed, variables().map(|(k, v)| (k.to_ascii_lowercase(), v)))
             .map_err(|e| wrong(&e))?;
     Ok((Arc::from(objects), prefix))
+}
+
+/// The environment's variables. One that is not UTF-8 is none of ours.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    readable(std::env::vars_os())
+}
+
+fn readable(variables: impl Iterator<Item = (OsString, OsString)>) -> impl Iterator<Item = (String, String)> {
+    variables.filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
 }
 
 /// What an error of the store means: a missing object that is referred to is damage, a forbidden one is
@@ -336,5 +348,20 @@ pub fn failed(what: &str, name: &str, error: object_store::Error) -> Error {
             Error::config(message).caused_by(e).hint("check the credentials and permissions of the store")
         }
         e => Error::unavailable(message).caused_by(e),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    /// `std::env::vars` panics at such a one, whoever it belongs to.
+    #[test]
+    fn a_variable_that_is_not_utf_8_is_passed_over() {
+        let odd = || OsString::from_vec(vec![0xff]);
+        let given = [("A".into(), "1".into()), ("B".into(), odd()), (odd(), "3".into()), ("D".into(), "4".into())];
+        let read: Vec<_> = readable(given.into_iter()).map(|(name, text)| name + &text).collect();
+        assert_eq!(read, ["A1", "D4"]);
     }
 }

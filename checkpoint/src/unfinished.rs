@@ -19,16 +19,17 @@ pub(crate) fn local_directory(url: &str) -> Option<&str> {
     }
 }
 
-/// Deletes unfinished writes below `prefix` of the store behind `url`; says how many.
+/// Deletes unfinished writes below `prefix` of the store behind `url`, but only in those of its directories
+/// whose name `is_swept`; says how many.
 ///
 /// # Errors
 /// The operating system's, but for what somebody else has deleted meanwhile.
-pub fn sweep_unfinished(url: &str, prefix: &Path) -> io::Result<usize> {
+pub fn sweep_unfinished(url: &str, prefix: &Path, is_swept: impl Fn(&str) -> bool) -> io::Result<usize> {
     let Some(directory) = local_directory(url) else { return Ok(0) };
-    sweep(&prefix.parts().fold(PathBuf::from(directory), |path, part| path.join(part.as_ref())))
+    sweep(&prefix.parts().fold(PathBuf::from(directory), |path, part| path.join(part.as_ref())), &is_swept)
 }
 
-fn sweep(directory: &Directory) -> io::Result<usize> {
+fn sweep(directory: &Directory, is_swept: &dyn Fn(&str) -> bool) -> io::Result<usize> {
     let mut swept = 0;
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -37,9 +38,12 @@ fn sweep(directory: &Directory) -> io::Result<usize> {
     };
     for entry in entries {
         let entry = entry?;
+        let name = entry.file_name();
         if entry.file_type()?.is_dir() {
-            swept += sweep(&entry.path())?;
-        } else if is_unfinished(&entry.file_name().to_string_lossy()) {
+            if is_swept(&name.to_string_lossy()) {
+                swept += sweep(&entry.path(), &|_| true)?;
+            }
+        } else if is_unfinished(&name.to_string_lossy()) {
             match fs::remove_file(entry.path()) {
                 Ok(()) => swept += 1,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -66,14 +70,14 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         };
-        for name in ["a/b/part#1", "a/part#23", "a/part", "a/x#y", "other/part#1"] {
+        for name in ["a/b/part#1", "a/c/part#1", "a/part#23", "a/part", "a/x#y", "other/part#1"] {
             put(name);
         }
         let url = format!("file://{}", dir.path().display());
-        assert_eq!(sweep_unfinished(&url, &Path::from("a")).unwrap(), 2);
-        assert_eq!(sweep_unfinished(&url, &Path::from("a")).unwrap(), 0);
-        assert!(["a/part", "a/x#y", "other/part#1"].iter().all(|n| dir.path().join(n).exists()));
-        assert_eq!(sweep_unfinished(&url, &Path::from("missing")).unwrap(), 0);
-        assert_eq!(sweep_unfinished("s3://bucket", &Path::default()).unwrap(), 0);
+        let sweep = |url: &str, prefix: &str| sweep_unfinished(url, &Path::from(prefix), |name| name != "c").unwrap();
+        assert_eq!(sweep(&url, "a"), 2);
+        assert_eq!(sweep(&url, "a"), 0);
+        assert!(["a/part", "a/x#y", "a/c/part#1", "other/part#1"].iter().all(|n| dir.path().join(n).exists()));
+        assert_eq!((sweep(&url, "missing"), sweep("s3://bucket", "")), (0, 0));
     }
 }

@@ -3,10 +3,15 @@
 //! It cannot be read twice. So a job that goes on from a checkpoint must be given the same input again from
 //! its beginning (`job < file`): the lines that had been read are skipped. An input that is shorter than
 //! that is an error.
+//!
+//! For the same reason an attempt that fails cannot be followed by another one in the same process: what the
+//! first has read is gone, and the lines that would be skipped are others. That is an error too, which ends
+//! the job.
 use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
 use std::{
     io::BufRead,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
     task::{Context, Poll, ready as done},
 };
 use tidegate_core::{
@@ -27,6 +32,9 @@ impl Stdin {
     }
 }
 
+/// Whether somebody in this process reads it, or has.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
 impl Source for Stdin {
     type Item = String;
     type Reader = StdinReader;
@@ -40,6 +48,11 @@ impl Source for Stdin {
         let Some(skip) = skip else {
             return Box::pin(ready(Err(Error::corrupt("the position of standard input cannot be read"))));
         };
+        if TAKEN.swap(true, SeqCst) {
+            return Box::pin(ready(Err(Error::config("standard input has been read by this process already").hint(
+                "start the process again with the same input, from its beginning; and read it in one source only",
+            ))));
+        }
         let (sender, chunks) = mpsc::channel(8);
         spawn_blocking(move || read_ahead(skip, &sender));
         Box::pin(ready(Ok(StdinReader { chunks, lines: Vec::new().into_iter(), read: skip })))

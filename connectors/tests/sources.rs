@@ -155,6 +155,29 @@ fn standard_input_that_is_shorter_than_what_was_read_is_an_error() {
 }
 
 #[test]
+#[ignore = "run as a child process by the test of a second reader"]
+fn child_reads_standard_input_twice() {
+    let second = block_on(async {
+        let source = Stdin::lines();
+        let split = source.discover().await.unwrap().remove(0);
+        let mut taken = Taken::new();
+        let (position, _) = read(&source, &split, None, 2, 1, &mut taken).await.unwrap();
+        read(&source, &split, Some(position), usize::MAX, 1, &mut taken).await.map(|_| taken.records)
+    });
+    let said = second.map_or_else(|e| json!({ "kind": e.kind().to_string(), "error": e.to_string() }), |r| json!(r));
+    println!("{MARK}{said}");
+}
+
+/// As when an attempt fails and the next one begins in the same process: what the first reader took is gone.
+#[test]
+fn standard_input_is_not_read_twice_in_one_process() {
+    let output =
+        String::from_utf8(child("child_reads_standard_input_twice", None, b"1\n2\n3\n4\n5\n6\n").stdout).unwrap();
+    let said = output.split_once(MARK).unwrap().1;
+    assert!(said.contains("\"configuration\"") && said.contains("start the process again"), "{said}");
+}
+
+#[test]
 #[ignore = "run as a child process by the test of standard output"]
 fn child_writes_standard_output() {
     block_on(async {

@@ -221,7 +221,7 @@ impl Settings {
     /// # Errors
     /// As [`Settings::from_file`]: a misspelt variable is an error as well.
     pub fn with_env(self) -> Result<Self> {
-        self.with_vars(std::env::vars())
+        self.with_vars(tidegate_checkpoint::store::variables())
     }
 
     fn with_vars(self, vars: impl Iterator<Item = (String, String)>) -> Result<Self> {

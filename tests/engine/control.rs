@@ -140,6 +140,21 @@ fn checkpoints_asked_for_at_once_share_one_and_an_ended_job_refuses() {
     });
 }
 
+/// Who is told of a checkpoint must not have to wait for the status to tell the same.
+#[test]
+fn a_checkpoint_that_was_asked_for_is_in_status_and_metrics_when_its_number_comes() {
+    run(async {
+        let p = pipeline("told", settings(1));
+        let handle = p.job.start().unwrap();
+        for epoch in 1..=300 {
+            assert_eq!(handle.checkpoint_now().await.unwrap(), epoch);
+            let (seen, completed) = (handle.status().last_checkpoint, handle.metrics().checkpoints.completed);
+            assert_eq!((seen.map(|c| c.epoch), completed), (Some(epoch), epoch));
+        }
+        handle.cancel().await.unwrap();
+    });
+}
+
 #[test]
 fn checkpoints_come_by_themselves_at_their_interval() {
     run(async {

@@ -1,14 +1,18 @@
-//! What only a job shows of the file source: the policies for records that cannot be decoded, and a watched
+//! What only a job shows of files: the policies for records that cannot be decoded, and a watched
 //! directory. The hard case is a file that appears while the job is stopped, and one that appears while it
 //! runs: each is read exactly once, whoever finds it.
+use crate::{
+    kit::{Gated, assert_same, finished, run, settings, until},
+    store::{Fault, Op, Store},
+};
 use object_store::memory::InMemory;
 use serde::Deserialize;
 use std::{fs, path::Path, sync::Arc, time::Duration};
 use tempfile::tempdir;
 use tidegate_checkpoint::{ids::JobId, store::CheckpointStore};
-use tidegate_connectors::{Collect, FileSource};
+use tidegate_connectors::{Collect, FileSink, FileSource};
 use tidegate_core::{
-    Job, JobHandle, JobState, Kind, Settings, Stream, Undecodable,
+    Job, JobHandle, JobState, Kind, Settings, Stream, Undecodable, Watermarks,
     env::{now, sleep},
 };
 
@@ -125,4 +129,57 @@ async fn a_watched_directory_gives_every_file_once_even_across_restarts() {
     seen.append(&mut lines.take());
     seen.sort();
     assert_eq!(seen, ["a1", "a2", "b1", "b2", "c1", "d1"]);
+}
+
+/// More files than the runtime has threads for blocking work, aligned in event time: those that are ahead
+/// are not read on until the others have begun, and must not keep the threads that these need.
+#[test]
+fn files_that_wait_their_turn_keep_no_thread_from_the_others() {
+    let directory = tempdir().unwrap();
+    let (files, rows) = (4u64, 10_000u64);
+    for file in 0..files {
+        let lines: String = (0..rows).map(|row| format!("{}\n", row * files + file)).collect();
+        write(directory.path(), &format!("{file}.txt"), &lines);
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    let (job, lines) = (Job::with_backends("job", settings(1), tidegate_state::all()), Collect::new());
+    job.source("in", FileSource::text(directory.path()))
+        .event_time(
+            |line| line.parse().unwrap_or_default(),
+            Watermarks::monotonous().every(100).align(Duration::from_millis(4_000)),
+        )
+        .sink("out", lines.clone());
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), job.run()).await });
+    runtime.shutdown_background();
+    ended.expect("the job hangs").unwrap();
+    assert_same(lines.take(), (0..files * rows).map(|n| n.to_string()));
+}
+
+/// S3 is such a store, unless it is told how.
+#[test]
+fn files_are_published_in_a_store_that_cannot_copy_only_if_there_is_nothing() {
+    run(async {
+        let (count, files) = (1_000, Store::new());
+        files.on(Op::CopyIfAbsent, "", Fault::Unsupported, u32::MAX);
+        let published = || async {
+            let parts = files.contents().await.into_iter().filter(|(path, _)| path.starts_with("out/part-"));
+            let text: Vec<_> = parts.map(|(_, bytes)| String::from_utf8(bytes.to_vec()).unwrap()).collect();
+            text.iter().flat_map(|t| t.lines()).map(|line| line.parse().unwrap()).collect::<Vec<u64>>()
+        };
+        let job = Job::with_backends("job", settings(1), tidegate_state::all());
+        let (source, gate) = Gated::new(count, 2);
+        job.source("numbers", source).sink("out", FileSink::json_lines_in(Arc::new(files.clone()), "out"));
+        let handle = job.start().unwrap();
+        gate.open_to(count / 2);
+        until(|| handle.metrics().operator("out").is_some_and(|o| o.records_in == count / 2)).await;
+        handle.checkpoint_now().await.unwrap();
+        assert_same(published().await, 0..count / 2);
+        gate.open();
+        finished(handle).await;
+        assert!(files.hits() > 0);
+        assert_same(published().await, 0..count);
+        let left: Vec<_> = files.contents().await.into_keys().filter(|path| path.contains(".staging")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    });
 }

@@ -1,5 +1,5 @@
 //! The engine in one process, from the facade: restarts, control, fencing, damaged checkpoints, bad input,
-//! a store that fails. What needs a process to be killed is in `tests/crash`.
+//! a store that fails, a run that is overtaken, a source that is held up. What needs a process to be killed is in `tests/crash`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 mod bad_input;
 mod checkpoints;
@@ -9,7 +9,9 @@ mod fencing;
 mod file_jobs;
 mod kit;
 mod pipeline;
+mod pressure;
 mod restart;
 mod store;
 mod strategies;
+mod takeover;
 mod two_jobs;

@@ -23,6 +23,8 @@ pub enum Fault {
     LosesReply,
     /// Nothing happens until the stall is released; then it does.
     Stalls,
+    /// It can never happen: this kind of store has no such operation.
+    Unsupported,
 }
 
 #[derive(Debug)]
@@ -41,12 +43,19 @@ pub struct Store(FaultyStore<Rules>);
 struct Rules {
     rules: Mutex<Vec<Rule>>,
     hits: watch::Sender<u32>,
-    released: watch::Sender<bool>,
+    released: watch::Sender<Released>,
+}
+
+/// Which stalls are over: all of them, or those of rules with these paths.
+#[derive(Debug, Default)]
+struct Released {
+    all: bool,
+    paths: Vec<String>,
 }
 
 impl Store {
     pub fn new() -> Self {
-        let (hits, released) = (watch::Sender::new(0), watch::Sender::new(false));
+        let (hits, released) = (watch::Sender::new(0), watch::Sender::new(Released::default()));
         Self(FaultyStore::with(Arc::new(InMemory::new()), Rules { rules: Mutex::default(), hits, released }))
     }
 
@@ -54,14 +63,19 @@ impl Store {
     pub fn on(&self, op: Op, path: &str, fault: Fault, times: u32) {
         let faults = self.0.faults();
         faults.hits.send_replace(0);
-        faults.released.send_replace(false);
+        faults.released.send_modify(|r| r.all = false);
         faults.rules.lock().unwrap().push(Rule { op, path: path.to_owned(), fault, left: times });
     }
 
     /// No more faults; what is stalled goes on.
     pub fn heal(&self) {
         self.0.faults().rules.lock().unwrap().clear();
-        self.0.faults().released.send_replace(true);
+        self.0.faults().released.send_modify(|r| r.all = true);
+    }
+
+    /// What the rule with this path has stalled goes on; other stalls stay.
+    pub fn release(&self, path: &str) {
+        self.0.faults().released.send_modify(|r| r.paths.push(path.to_owned()));
     }
 
     /// Faults since the last `on`.
@@ -102,12 +116,17 @@ impl Store {
 }
 
 impl Rules {
-    fn fault(&self, op: Op, path: &str) -> Option<Fault> {
+    /// The fault, and the path of its rule.
+    fn fault(&self, op: Op, path: &str) -> Option<(Fault, String)> {
         let mut rules = self.rules.lock().unwrap();
-        let rule = rules.iter_mut().find(|r| r.op == op && r.left > 0 && path.contains(&r.path))?;
+        let is_hit = |r: &&mut Rule| {
+            let same = r.op == op || (r.op == Op::Copy && op == Op::CopyIfAbsent);
+            same && r.left > 0 && path.contains(&r.path)
+        };
+        let rule = rules.iter_mut().find(is_hit)?;
         rule.left -= 1;
         self.hits.send_modify(|n| *n += 1);
-        Some(rule.fault)
+        Some((rule.fault, rule.path.clone()))
     }
 }
 
@@ -116,11 +135,14 @@ impl Faults for Rules {
     async fn before(&self, op: Op, path: &str) -> Result<Reply> {
         match self.fault(op, path) {
             None => Ok(Reply::Comes),
-            Some(Fault::Fails) => Err(injected("the store fails")),
-            Some(Fault::DiskFull) => Err(injected(io::Error::from(io::ErrorKind::StorageFull))),
-            Some(Fault::LosesReply) => Ok(Reply::IsLost),
-            Some(Fault::Stalls) => {
-                self.released.subscribe().wait_for(|released| *released).await.unwrap();
+            Some((Fault::Fails, _)) => Err(injected("the store fails")),
+            Some((Fault::DiskFull, _)) => Err(injected(io::Error::from(io::ErrorKind::StorageFull))),
+            Some((Fault::Unsupported, _)) => {
+                Err(object_store::Error::NotSupported { source: "this store cannot do it".into() })
+            }
+            Some((Fault::LosesReply, _)) => Ok(Reply::IsLost),
+            Some((Fault::Stalls, rule)) => {
+                self.released.subscribe().wait_for(|r| r.all || r.paths.contains(&rule)).await.unwrap();
                 Ok(Reply::Comes)
             }
         }

@@ -36,7 +36,7 @@ fn kind(op: Op, path: &str) -> &'static str {
         (Op::Get, Some("/state")) => "restore",
         (Op::Delete, Some("/attempts" | "/manifests" | "/commits" | "/state")) => "collection",
         (Op::Put, _) => "staging",
-        (Op::Copy, _) => "publishing",
+        (Op::Copy | Op::CopyIfAbsent, _) => "publishing",
         (Op::Delete, _) => "sweep",
         (Op::List, _) => "listing",
         (Op::Get, _) => "reading",
@@ -73,7 +73,7 @@ impl Faults for Seeded {
         if let (Op::Put, "done", Some(epoch)) = (op, outcome, paths::parse_commit(path)) {
             self.chaos.committed(epoch.0, self.client);
         }
-        if let (Op::Copy, "done", Some(part)) = (op, outcome, path.rsplit_once("/part-")) {
+        if let (Op::Copy | Op::CopyIfAbsent, "done", Some(part)) = (op, outcome, path.rsplit_once("/part-")) {
             let epoch: u64 = part.1[..8].parse().unwrap();
             let newest = self.chaos.newest_committed();
             self.chaos.must(epoch <= newest, || format!("{path} is published, the newest commit is that of {newest}"));

@@ -76,18 +76,6 @@ fn a_checkpoint_that_takes_too_long_is_abandoned_and_says_who_is_missing() {
 }
 
 #[test]
-fn a_last_checkpoint_that_is_declined_is_not_tried_again_at_once() {
-    let mut c = coordinator(config());
-    let commands = c.on(Event::Exhausted(participant("in", 0)), 10);
-    assert!(matches!(commands[..], [Command::Trigger { last: true, .. }]), "{commands:?}");
-    let commands = c.on(Event::Declined(participant("state", 0), Epoch(1), "busy".into()), 10);
-    assert!(matches!(commands[..], [Command::Abandoned { .. }]), "{commands:?}");
-    assert!(c.on(Event::Tick, 10 + RETRY_MS - 1).is_empty());
-    let commands = c.on(Event::Tick, 10 + RETRY_MS);
-    assert!(matches!(commands[..], [Command::Trigger { last: true, .. }]), "{commands:?}");
-}
-
-#[test]
 fn what_an_abandoned_epoch_staged_is_carried_into_the_next_manifest() {
     let mut c = coordinator(config());
     c.on(Event::Tick, 100);
@@ -143,11 +131,58 @@ fn the_end_of_the_input_makes_a_last_checkpoint_at_once_and_again_until_one_comp
     let mut c = coordinator(config());
     assert!(matches!(c.on(Event::Exhausted(participant("in", 0)), 10)[..], [Command::Trigger { last: true, .. }]));
     assert!(matches!(c.on(Event::Tick, 1010)[..], [Command::Abandoned { .. }]));
-    assert!(matches!(c.on(Event::Tick, 1011)[..], [Command::Trigger { last: true, epoch: Epoch(2) }]));
-    for (name, subtask) in [("in", 0), ("state", 0), ("out", 0), ("out", 1)] {
-        ack(&mut c, name, subtask, 1, &[], 1012);
+    for (name, subtask) in [("in", 0), ("state", 0), ("out", 0)] {
+        assert!(ack(&mut c, name, subtask, 1, &[], 1012).is_empty());
     }
+    let commands = ack(&mut c, "out", 1, 1, &[], 1020);
+    assert!(matches!(commands[..], [Command::Trigger { last: true, epoch: Epoch(2) }]), "{commands:?}");
     assert!(matches!(complete(&mut c, 2, 1020)[..], [Command::Completed { .. }, Command::Done]));
+}
+
+/// Whoever has not answered for the one before would only decline it, and so on without a pause.
+#[test]
+fn a_last_checkpoint_is_not_tried_again_while_an_answer_is_owed_but_for_the_timeout() {
+    for answered in [true, false] {
+        let mut c = coordinator(config());
+        c.on(Event::Tick, 100);
+        for (name, subtask) in [("in", 0), ("out", 0), ("out", 1)] {
+            ack(&mut c, name, subtask, 1, &[], 110);
+        }
+        assert!(matches!(c.on(Event::Tick, 1100)[..], [Command::Abandoned { .. }]));
+        assert!(c.on(Event::Exhausted(participant("in", 0)), 1300).is_empty());
+        assert!(c.on(Event::Tick, 2099).is_empty());
+        let commands = if answered { ack(&mut c, "state", 0, 1, &[], 2099) } else { c.on(Event::Tick, 2100) };
+        assert!(matches!(commands[..], [Command::Trigger { last: true, epoch: Epoch(2) }]), "{commands:?}");
+    }
+}
+
+#[test]
+fn a_last_checkpoint_that_fails_at_once_is_tried_again_after_longer_and_longer_pauses() {
+    let mut c = coordinator(config());
+    let mut now = 100;
+    c.on(Event::Exhausted(participant("in", 0)), now);
+    let mut pauses = Vec::new();
+    for epoch in 1..=12 {
+        assert!(matches!(ack_all(&mut c, epoch, now)[..], [Command::WriteManifest { .. }]));
+        c.on(Event::ManifestWritten(Epoch(epoch), Err(Error::unavailable("disk full"))), now);
+        let again = c.deadline_ms().unwrap();
+        assert!(c.on(Event::Tick, again - 1).is_empty());
+        assert!(matches!(c.on(Event::Tick, again)[..], [Command::Trigger { last: true, .. }]));
+        pauses.push(again - now);
+        now = again;
+    }
+    assert!(pauses.is_sorted() && pauses[0] > 0 && pauses[11] <= 10_000, "{pauses:?}");
+}
+
+#[test]
+fn times_without_end_are_never_reached() {
+    let forever = u64::MAX;
+    let mut c = coordinator(Config { interval_ms: Some(forever), timeout_ms: forever, min_pause_ms: 1, ..config() });
+    assert!(c.on(Event::Tick, 1_000).is_empty());
+    assert!(matches!(c.on(Event::Requested { token: 1 }, 1_000)[..], [Command::Trigger { .. }]));
+    assert!(c.on(Event::Tick, 1_000_000).is_empty());
+    assert!(matches!(complete(&mut c, 1, 1_000_000)[..], [Command::Completed { .. }]));
+    assert!(c.on(Event::Tick, 1_000_001).is_empty());
 }
 
 #[test]

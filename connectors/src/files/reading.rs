@@ -1,8 +1,12 @@
-//! Reading a file ahead, on a thread of its own: decompresses, cuts into rows, decodes.
+//! Reading a file ahead, on threads for blocking work: decompresses, cuts into rows, decodes.
 //!
 //! The task of the source only takes finished chunks; it never waits for a disk. The channel is bounded, and
-//! the thread ends when nobody listens any more. It says when it has come to the end of the file: a channel
+//! reading ends when nobody listens any more. It says when it has come to the end of the file: a channel
 //! that closes without that is a thread that has panicked (in a user's `Deserialize`), never an end.
+//!
+//! The hard case is many files. There are fewer threads than that, and a file that is not read on (another
+//! one is behind in event time, or the sink is slow) must not keep one: the others, and the store of the
+//! checkpoints, need it. So a thread reads until the channel is full and is given back.
 use serde_json::{Value, json};
 use std::{
     fs::File,
@@ -17,11 +21,11 @@ use std::{
 use tidegate_core::{
     Error, Result, Undecodable,
     connect::{Emit, Progress, SplitReader},
-    env::spawn_blocking,
+    env::{AbortOnDrop, spawn_blocking, spawn_owned},
 };
 use tokio::sync::mpsc;
 
-use super::format::{Format, Opened, Place, Row, unreadable};
+use super::format::{Format, Opened, Place, Row, Rows, unreadable};
 use crate::generator::Pace;
 
 const CHUNK_ROWS: usize = 512;
@@ -46,6 +50,7 @@ pub struct FileReader<T> {
     pace: Option<Pace>,
     /// The last chunk has come.
     ended: bool,
+    _ahead: AbortOnDrop<()>,
 }
 
 impl<T: Send + 'static> FileReader<T> {
@@ -71,7 +76,7 @@ impl<T: Send + 'static> FileReader<T> {
         let (sender, chunks) = mpsc::channel(CHUNKS);
         // Only what is decompressed is read again from the front.
         let passed = if is_compressed(&path) { 0 } else { place.offset };
-        spawn_blocking(move || read_ahead(&format, &path, place, &sender));
+        let ahead = spawn_owned(read_ahead(format, path, place, sender));
         Ok(Self {
             id,
             chunks,
@@ -81,30 +86,51 @@ impl<T: Send + 'static> FileReader<T> {
             reported: passed,
             pace: rate.map(Pace::new),
             ended: false,
+            _ahead: ahead,
         })
     }
 }
 
-fn read_ahead<F: Format>(format: &F, path: &Path, place: Place, chunks: &mpsc::Sender<Result<Chunk<F::Item>>>) {
+type Chunks<T> = mpsc::Sender<Result<Chunk<T>>>;
+
+async fn read_ahead<F: Format>(format: F, path: PathBuf, place: Place, chunks: Chunks<F::Item>) {
     let read = Arc::new(AtomicU64::new(0));
-    let open = |offset| open_at(path, offset, read.clone());
-    let outcome = format.rows(&open, (place.offset, place.line)).and_then(|rows| {
-        let mut chunk = Vec::with_capacity(CHUNK_ROWS);
-        for row in rows.0 {
-            chunk.push(row?);
-            if chunk.len() == CHUNK_ROWS {
-                let rows = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK_ROWS));
-                if chunks.blocking_send(Ok(Chunk { rows, read: read.load(Relaxed), last: false })).is_err() {
-                    return Ok(());
-                }
-            }
-        }
-        // The reader has gone when its attempt has ended.
-        let _ = chunks.blocking_send(Ok(Chunk { rows: chunk, read: read.load(Relaxed), last: true }));
-        Ok(())
+    let (file, counted) = (path.clone(), read.clone());
+    let opened = spawn_blocking(move || {
+        let open = |offset| open_at(&file, offset, counted.clone());
+        format.rows(&open, (place.offset, place.line))
     });
-    if let Err(e) = outcome {
-        let _ = chunks.blocking_send(Err(e.at(path.display())));
+    // A panic is told by the channel, which closes.
+    let Ok(opened) = opened.await else { return };
+    let mut rows = match opened {
+        Ok(rows) => rows,
+        Err(e) => return drop(chunks.send(Err(e.at(path.display()))).await),
+    };
+    // Room for several chunks, so that going to a thread costs little; none when the reader has gone.
+    while chunks.reserve_many(CHUNKS / 2).await.is_ok() {
+        let (path, read, chunks) = (path.clone(), read.clone(), chunks.clone());
+        let filled = spawn_blocking(move || fill_channel(rows, &path, &read, &chunks)).await;
+        let Ok(Some(rest)) = filled else { return };
+        rows = rest;
+    }
+}
+
+/// Reads until the channel is full; what is left then, or `None` when nothing comes behind what was sent.
+fn fill_channel<T>(mut rows: Rows<T>, path: &Path, read: &AtomicU64, chunks: &Chunks<T>) -> Option<Rows<T>> {
+    loop {
+        let room = match chunks.try_reserve() {
+            Ok(room) => room,
+            Err(mpsc::error::TrySendError::Full(())) => return Some(rows),
+            // The reader has gone when its attempt has ended.
+            Err(mpsc::error::TrySendError::Closed(())) => return None,
+        };
+        let chunk: Result<Vec<_>> = rows.0.by_ref().take(CHUNK_ROWS).collect();
+        let chunk = chunk.map(|rows| Chunk { last: rows.len() < CHUNK_ROWS, rows, read: read.load(Relaxed) });
+        let more = chunk.as_ref().is_ok_and(|c| !c.last);
+        room.send(chunk.map_err(|e| e.at(path.display())));
+        if !more {
+            return None;
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! A part's name is a function of its epoch, so publishing it twice is publishing it once; its committable
 //! has size and checksum, so that a file of that name which is not ours is noticed. The hard case is a crash
 //! while publishing: some parts are moved, some are not. Recovery moves the rest, and only then sweeps what
-//! dead attempts have staged.
+//! older attempts have staged.
 use futures::{
     StreamExt, TryStreamExt,
     future::{BoxFuture, ready},
@@ -117,7 +117,8 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
             open.sweep(&staging, context.attempt).await?;
             if let Place::Url(url) = &self.place {
                 let url = url.clone();
-                let swept = spawn_blocking(move || sweep_unfinished(&url, &staging)).await;
+                let is_swept = move |directory: &str| !is_newer(directory, context.attempt);
+                let swept = spawn_blocking(move || sweep_unfinished(&url, &staging, is_swept)).await;
                 swept
                     .map_err(|e| Error::internal("the sweep of the staging area has panicked").caused_by(e))?
                     .map_err(|e| {
@@ -163,7 +164,7 @@ impl<E> OpenFiles<E> {
     async fn publish_part(&self, staged: &Path, part: &str, crc: u64) -> Result<()> {
         use object_store::Error as E;
         let target = self.directory.clone().join(part);
-        match self.objects.rename_if_not_exists(staged, &target).await {
+        match self.move_if_absent(staged, &target).await {
             Ok(()) => Ok(()),
             // An earlier try, or an earlier attempt, has been here. Whether it got through is in the file.
             Err(E::NotFound { .. } | E::AlreadyExists { .. }) => {
@@ -187,6 +188,20 @@ impl<E> OpenFiles<E> {
                 }
             }
             Err(e) => Err(failed("publish", part, e)),
+        }
+    }
+
+    /// Not every store can copy only if there is nothing; S3 has to be told how. Then whether there is nothing
+    /// is asked first: what two attempts may publish under this name is the same.
+    async fn move_if_absent(&self, staged: &Path, target: &Path) -> object_store::Result<()> {
+        use object_store::Error as E;
+        match self.objects.rename_if_not_exists(staged, target).await {
+            Err(E::NotSupported { .. } | E::NotImplemented { .. }) => match self.objects.head(target).await {
+                Ok(there) => Err(E::AlreadyExists { path: there.location.to_string(), source: "it is there".into() }),
+                Err(E::NotFound { .. }) => self.objects.rename(staged, target).await,
+                Err(e) => Err(e),
+            },
+            moved => moved,
         }
     }
 
@@ -224,17 +239,13 @@ impl<E> OpenFiles<E> {
         })
     }
 
-    /// Deletes what earlier attempts have staged; everything committed has been published before. A later one
-    /// may have begun while this one was slow: what that stages is needed.
+    /// Deletes what older attempts have staged; everything that they committed has been published before. A
+    /// newer one's stays: this attempt has been overtaken, and does not know it yet.
     async fn sweep(&self, staging: &Path, attempt: Attempt) -> Result<()> {
         let staged: Vec<_> =
             self.objects.list(Some(staging)).try_collect().await.map_err(|e| failed("list", staging.as_ref(), e))?;
-        let is_dead = |o: &ObjectMeta| {
-            let owner =
-                o.location.prefix_match(staging).and_then(|mut below| below.next()?.as_ref().parse::<u64>().ok());
-            owner.is_none_or(|owner| owner <= attempt.0)
-        };
-        for object in staged.into_iter().filter(is_dead) {
+        let owner = |o: &ObjectMeta| Some(o.location.prefix_match(staging)?.next()?.as_ref().to_owned());
+        for object in staged.iter().filter(|o| owner(o).is_none_or(|owner| !is_newer(&owner, attempt))) {
             match self.objects.delete(&object.location).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(e) => return Err(failed("delete", object.location.as_ref(), e)),
@@ -251,6 +262,11 @@ fn is_forbidden(error: &object_store::Error) -> bool {
     let mut io = causes.filter_map(|e| e.downcast_ref::<std::io::Error>().map(std::io::Error::kind));
     matches!(error, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
         || io.any(|kind| matches!(kind, E::PermissionDenied | E::ReadOnlyFilesystem | E::NotADirectory))
+}
+
+/// Whether the directory in the staging area belongs to an attempt newer than this one.
+fn is_newer(directory: &str, than: Attempt) -> bool {
+    directory.parse().is_ok_and(|owner| Attempt(owner) > than)
 }
 
 impl<T: Serialize + Send + 'static, E: Encoder<T>> OpenSink<T> for OpenFiles<E> {

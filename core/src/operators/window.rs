@@ -181,7 +181,10 @@ where
         let before = self.watermark;
         self.watermark = watermark.max(before);
         self.current = NO_WINDOW;
-        state.save_watermark(self.watermark);
+        // The end of the input is no time: what a later start reads is judged by the last time before it.
+        if self.watermark < MAX {
+            state.save_watermark(self.watermark);
+        }
         let length = self.spec.windows.length_ms;
         let mut due: Vec<Timestamp> = state.tables().iter().map(Table::namespace).collect();
         due.retain(|start| start + length - 1 <= watermark);

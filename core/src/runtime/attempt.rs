@@ -229,7 +229,7 @@ impl<'a> Driver<'a> {
                     continue;
                 }
                 Wake::Discover(found) => {
-                    self.assign_new(found?).await;
+                    self.assign_new(found?);
                     discovery = self.discovery();
                     continue;
                 }
@@ -237,7 +237,7 @@ impl<'a> Driver<'a> {
             let at = self.now_ms();
             let mut ended = None;
             for command in self.coordinator.on(event, at) {
-                if let Some(end) = self.act(command).await? {
+                if let Some(end) = self.act(command)? {
                     ended = Some(end);
                 }
             }
@@ -267,14 +267,14 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn act(&mut self, command: Command) -> Result<Option<Ended>> {
+    fn act(&mut self, command: Command) -> Result<Option<Ended>> {
         match command {
             Command::Trigger { epoch, last } => {
                 kill::point("trigger");
                 self.shared.checkpoint_began(epoch);
                 for source in &self.sources {
                     // A source task that has gone has failed: its event is on the way.
-                    let _ = source.control.send(SourceControl::Barrier(Barrier { epoch, last })).await;
+                    let _ = source.control.send(SourceControl::Barrier(Barrier { epoch, last }));
                 }
             }
             Command::WriteManifest { epoch, last, acks } => self.write_manifest(epoch, last, acks),
@@ -407,11 +407,11 @@ impl<'a> Driver<'a> {
         })
     }
 
-    async fn assign_new(&mut self, found: Vec<(OperatorId, Subtask, crate::connect::Split)>) {
+    fn assign_new(&self, found: Vec<(OperatorId, Subtask, crate::connect::Split)>) {
         for (source, subtask, split) in found {
             for handle in self.sources.iter().filter(|h| h.source == source && h.subtask == subtask) {
                 // A source task that has gone has failed: its event is on the way.
-                let _ = handle.control.send(SourceControl::Assign(split.clone())).await;
+                let _ = handle.control.send(SourceControl::Assign(split.clone()));
             }
         }
     }
@@ -457,7 +457,7 @@ pub(super) fn caught(panic: &(dyn Any + Send)) -> Error {
 
 fn coordinator(shared: &Shared, start: &Start) -> Coordinator {
     let settings = &shared.settings.checkpoint;
-    let ms = |d: Duration| d.as_millis() as u64;
+    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         interval_ms: Some(ms(settings.interval)).filter(|i| *i > 0),
         timeout_ms: ms(settings.timeout),

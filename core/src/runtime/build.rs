@@ -91,11 +91,13 @@ pub(crate) struct Wiring {
     pub(crate) tasks: Vec<TaskSpec>,
 }
 
-/// How the driver speaks to the source task of one subtask.
+/// How the driver speaks to the source task of one subtask. The one channel without a bound: the driver must
+/// never wait for a source, which may be waiting for what only the driver can end. What piles up before a
+/// source that takes nothing is a barrier for each checkpoint that was abandoned, and the splits there are.
 pub(crate) struct SourceHandle {
     pub source: OperatorId,
     pub subtask: Subtask,
-    pub control: mpsc::Sender<SourceControl>,
+    pub control: mpsc::UnboundedSender<SourceControl>,
 }
 
 struct Lanes<E> {

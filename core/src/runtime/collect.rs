@@ -1,5 +1,8 @@
 //! Deletes what [`retain`](tidegate_checkpoint::retain) says is garbage. Interrupted at any point, it
 //! leaves nothing that is needed and nothing that the next collection does not find.
+//!
+//! An attempt that has been overtaken collects nothing: its successor may be about to read a checkpoint that
+//! this one no longer keeps. One that comes later finds the newest commit, which is kept.
 use std::collections::BTreeSet;
 
 use tidegate_checkpoint::{
@@ -12,11 +15,15 @@ use tidegate_checkpoint::{
 
 /// Collects once.
 pub(super) async fn collect(store: &CheckpointStore, attempt: Attempt, retained: usize) -> Result<()> {
+    let attempts: BTreeSet<_> = store.attempts().await?.into_iter().collect();
+    if attempts.last() > Some(&attempt) {
+        return Ok(());
+    }
     let inventory = Inventory {
         commits: store.commits().await?,
         manifests: store.manifests().await?,
         objects: store.list("state").await?.into_iter().map(|o| o.path).collect(),
-        attempts: store.attempts().await?.into_iter().collect(),
+        attempts,
     };
     let mut referenced = BTreeSet::new();
     for epoch in kept(&inventory.commits, retained) {
@@ -35,4 +42,34 @@ pub(super) async fn collect(store: &CheckpointStore, attempt: Attempt, retained:
     }
     kill::point("collect.after");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tidegate_checkpoint::{
+        commit::{CommitPermit, CommitPoint, CommitRecord, StoreCommitPoint},
+        ids::{Epoch, JobId},
+        manifest::Manifest,
+    };
+
+    /// The newer one may be about to go on from a checkpoint that the older one would no longer keep.
+    #[tokio::test]
+    async fn an_attempt_that_has_been_overtaken_deletes_nothing() {
+        let store = Arc::new(CheckpointStore::open("memory:", JobId::new("j").unwrap()).unwrap());
+        let attempt = store.claim("older").await.unwrap();
+        let commits = StoreCommitPoint::new(store.clone());
+        for epoch in [1, 2].map(Epoch) {
+            let manifest = Manifest { epoch, attempt, ..Manifest::empty(store.job(), "l", 128, 1) };
+            let path = store.put_manifest(&manifest).await.unwrap();
+            let record =
+                CommitRecord { epoch, manifest: path, lineage: "l".into(), attempt, transactional_ids: Vec::new() };
+            commits.commit(&CommitPermit::recovered(&record)).await.unwrap();
+        }
+        store.claim("newer").await.unwrap();
+        collect(&store, attempt, 1).await.unwrap();
+        assert_eq!(store.commits().await.unwrap(), [1, 2].map(Epoch).into());
+        assert_eq!(store.manifests().await.unwrap().len(), 2);
+    }
 }

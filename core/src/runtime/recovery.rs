@@ -2,7 +2,8 @@
 //!
 //! The order matters. The claim comes first: from then on an older attempt prepares nothing more that could
 //! be committed. Then the store is observed, and what an older attempt has prepared and could still commit
-//! is taken from it, or found to be committed: from then on what is seen is all. Then the sinks publish what
+//! is taken from it, or found to be committed: from then on what is seen is all. An attempt that has been
+//! overtaken by then stops: what it sees may be its successor's. Then the sinks publish what
 //! the restored checkpoint has committed, before any new output. Only then are sources opened and tasks built.
 use serde_json::Value;
 use std::{
@@ -79,7 +80,7 @@ pub(super) async fn begin(
     run.attempts = Some((first, attempt));
     loop {
         let committed = store.commits().await?;
-        let (observed, restored, next) = match choose(store, commits, committed.clone(), graph, settings, first).await {
+        let (observed, restored, next) = match choose(store, commits, committed.clone(), graph, settings, (first, attempt)).await {
             Ok(chosen) => chosen,
             // An older attempt that commits once more deletes what it has superseded: then nothing is missing, only
             // out of date.
@@ -98,14 +99,14 @@ pub(super) async fn begin(
 }
 
 /// Observes and plans: what is there, the checkpoint to go on from, the first epoch to be made. `first` is the
-/// first attempt of this run.
+/// first attempt of this run, `attempt` this one.
 async fn choose(
     store: &Arc<CheckpointStore>,
     commits: &StoreCommitPoint,
     committed: BTreeSet<Epoch>,
     graph: &Graph,
     settings: &Settings,
-    first: Attempt,
+    (first, attempt): (Attempt, Attempt),
 ) -> Result<(Observed, Option<Arc<Manifest>>, Epoch)> {
     let manifests = store.manifests().await?;
     let mut observed = Observed {
@@ -114,6 +115,11 @@ async fn choose(
         manifests: manifests.iter().map(|(e, a, _)| (*e, *a)).collect(),
         parent: None,
     };
+    // Asked after the listing: what a newer attempt has prepared is not in it then, and what is in it the newer
+    // one has found too.
+    if let Some(newest) = store.attempts().await?.last().filter(|newest| **newest > attempt) {
+        return Err(fenced(attempt, *newest));
+    }
     if observed.latest.is_none() && !settings.checkpoint.allow_fresh_start {
         for (_, _, path) in &manifests {
             observed.parent = observed.parent.max(store.read_manifest(path).await?.parent);

@@ -97,7 +97,7 @@ struct SourceTask<S: Source, A, O> {
     discovers: bool,
     alignment: Option<Arc<Alignment>>,
     ports: Ports<S::Item>,
-    control: mpsc::Receiver<SourceControl>,
+    control: mpsc::UnboundedReceiver<SourceControl>,
     reporter: Reporter,
     stats: Arc<OperatorStats>,
     clock: TaskClock,
@@ -141,7 +141,7 @@ where
         far_future: stream.policies.far_future.map(|n| build.port(n)),
         skip: stream.policies.skip_undecodable,
     };
-    let (sender, control) = mpsc::channel(16);
+    let (sender, control) = mpsc::unbounded_channel();
     build.source_handle(SourceHandle { source: name.clone(), subtask, control: sender });
     let finished = if subtask.0 == 0 { assignment.finished.clone() } else { BTreeMap::new() };
     let task = SourceTask {
@@ -212,6 +212,7 @@ where
                 if fills >= FILLS_A_TURN || at.duration_since(turn) >= TURN {
                     at = self.clock.backpressured(at);
                     tokio::task::yield_now().await;
+                    self.look_round(at).await?;
                     (fills, turn) = (0, at);
                 }
             }
@@ -389,6 +390,35 @@ where
         }
     }
 
+    /// Looks at the splits that had nothing, once a turn, though another one always has more: they may have
+    /// something again, or have been silent for so long that they are idle.
+    async fn look_round(&mut self, at: Instant) -> Result<()> {
+        if self.stopped || !self.splits.iter().any(|s| s.waiting) {
+            return Ok(());
+        }
+        poll_fn(|cx| {
+            for split in self.splits.iter_mut().filter(|s| s.waiting) {
+                if let Poll::Ready(ready) = split.reader.poll_ready(cx) {
+                    split.waiting = false;
+                    ready.map_err(|e| e.at(&split.id))?;
+                }
+            }
+            Poll::Ready(Ok::<_, Error>(()))
+        })
+        .await?;
+        self.leave_out_idle(at);
+        self.ready().await
+    }
+
+    /// Leaves splits that have been silent for long out of the minimum.
+    fn leave_out_idle(&mut self, at: Instant) {
+        let Some(idle_after) = self.watermarks.as_ref().and_then(|w| w.idle_after) else { return };
+        for split in &mut self.splits {
+            split.idle |= split.waiting && at.duration_since(split.last_record) >= idle_after;
+        }
+        self.advance();
+    }
+
     /// Waits until a split can be read or the coordinator speaks.
     async fn wait(&mut self) -> Result<()> {
         let idle_after = self.watermarks.as_ref().and_then(|w| w.idle_after);
@@ -431,13 +461,7 @@ where
             Poll::Pending
         })
         .await?;
-        if let Some(idle_after) = idle_after {
-            let at = now();
-            for split in &mut self.splits {
-                split.idle |= split.waiting && at.duration_since(split.last_record) >= idle_after;
-            }
-            self.advance();
-        }
+        self.leave_out_idle(now());
         match control {
             Some(control) => self.take(control).await,
             None => Ok(()),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart, path::Path,
 };
 use std::{
@@ -29,6 +29,8 @@ pub enum Op {
     Delete,
     /// A copy; its path is where it goes to.
     Copy,
+    /// A copy that must not overwrite.
+    CopyIfAbsent,
 }
 
 /// What becomes of a call that is carried out.
@@ -221,7 +223,8 @@ impl<F: Faults> ObjectStore for FaultyStore<F> {
         self.call(Op::List, prefix.map_or("", AsRef::as_ref), self.inner.list_with_delimiter(prefix)).await
     }
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.call(Op::Copy, to.as_ref(), self.inner.copy_opts(from, to, options)).await
+        let op = if options.mode == CopyMode::Create { Op::CopyIfAbsent } else { Op::Copy };
+        self.call(op, to.as_ref(), self.inner.copy_opts(from, to, options)).await
     }
 }
 
