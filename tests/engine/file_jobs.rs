@@ -169,7 +169,7 @@ fn files_are_published_in_a_store_that_cannot_copy_only_if_there_is_nothing() {
         };
         let job = Job::with_backends("job", settings(1), tidegate_state::all());
         let (source, gate) = Gated::new(count, 2);
-        job.source("numbers", source).sink("out", FileSink::json_lines_in(Arc::new(files.clone()), "out"));
+        job.source("numbers", source).sink("out", FileSink::json_lines_in(files.objects(), "out"));
         let handle = job.start().unwrap();
         gate.open_to(count / 2);
         until(|| handle.metrics().operator("out").is_some_and(|o| o.records_in == count / 2)).await;

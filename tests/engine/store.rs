@@ -88,9 +88,14 @@ impl Store {
         self.0.faults().hits.subscribe().wait_for(|n| *n >= times).await.unwrap();
     }
 
+    /// It, as connectors take one.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(self.0.clone())
+    }
+
     /// The checkpoints of a job in it.
     pub fn checkpoints(&self, job: &str) -> CheckpointStore {
-        CheckpointStore::new(Arc::new(self.0.clone()), "", JobId::new(job).unwrap())
+        CheckpointStore::new(self.objects(), "", JobId::new(job).unwrap())
     }
 
     /// Every object.

@@ -8,7 +8,6 @@ use crate::{
     pipeline::{COUNT, expected, pipeline},
     store::{Fault, Op, Store},
 };
-use std::sync::Arc;
 use tidegate::{FileSink, Job, Kind, Stream, extend::env::spawn};
 
 const NUMBERS: u64 = 1_000;
@@ -18,7 +17,7 @@ fn into_files(checkpoints: &Store, files: &Store) -> (Job, Gate) {
     let mut job = Job::new("files", settings(1));
     job.checkpoint_store(checkpoints.checkpoints("files"));
     let (source, gate) = Gated::new(NUMBERS, 2);
-    job.source("numbers", source).sink("out", FileSink::json_lines_in(Arc::new(files.clone()), "out"));
+    job.source("numbers", source).sink("out", FileSink::json_lines_in(files.objects(), "out"));
     (job, gate)
 }
 

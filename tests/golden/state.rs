@@ -20,7 +20,7 @@ use tidegate::extend::{
         codec::Codec,
         hash::{hash_key, key_group},
         keyed::{KeyedState, Swept},
-        table::Place,
+        table::Reach,
     },
 };
 
@@ -82,7 +82,7 @@ async fn open(store: &Arc<CheckpointStore>, codec: Codec, restore: Vec<StateHand
 
 fn put(state: &mut KeyedState<String, Totals>, namespace: i64, key: &str, n: u64) {
     let key = key.to_owned();
-    state.update(namespace, Place::NOWHERE, hash_key(&key), &key, || totals(0), |value| *value = totals(n)).unwrap();
+    *state.entry(namespace, hash_key(&key), &key, Reach::Near, || totals(0)).unwrap() = totals(n);
 }
 
 async fn snapshot(state: &mut KeyedState<String, Totals>, epoch: u64) -> StateHandle {

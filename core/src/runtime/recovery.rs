@@ -80,13 +80,14 @@ pub(super) async fn begin(
     run.attempts = Some((first, attempt));
     loop {
         let committed = store.commits().await?;
-        let (observed, restored, next) = match choose(store, commits, committed.clone(), graph, settings, (first, attempt)).await {
-            Ok(chosen) => chosen,
-            // An older attempt that commits once more deletes what it has superseded: then nothing is missing, only
-            // out of date.
-            Err(error) if error.kind() == Kind::Corrupt && store.commits().await? != committed => continue,
-            Err(error) => return Err(error),
-        };
+        let (observed, restored, next) =
+            match choose(store, commits, committed.clone(), graph, settings, (first, attempt)).await {
+                Ok(chosen) => chosen,
+                // An older attempt that commits once more deletes what it has superseded: then nothing is missing, only
+                // out of date.
+                Err(error) if error.kind() == Kind::Corrupt && store.commits().await? != committed => continue,
+                Err(error) => return Err(error),
+            };
         let lineage = match &restored {
             Some(manifest) => manifest.lineage.clone(),
             None => format!("{:08x}", crc32fast::hash(nonce.as_bytes())),
