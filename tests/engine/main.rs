@@ -10,6 +10,8 @@ mod file_jobs;
 mod kit;
 mod pipeline;
 mod restart;
+mod script;
 mod store;
 mod strategies;
+mod time;
 mod two_jobs;

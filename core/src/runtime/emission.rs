@@ -27,6 +27,8 @@ pub(super) struct Emission<'a, T, O, A> {
     pub limit: (Timestamp, FarFuture),
     pub stats: &'a OperatorStats,
     pub records: u64,
+    /// Of these, those that have gone to the far-future side stream only.
+    pub aside: u64,
     pub fault: Option<Error>,
 }
 
@@ -61,6 +63,7 @@ where
     }
 
     fn undecodable(&mut self, bad: Undecodable) -> Result<()> {
+        OperatorStats::add(&self.stats.records_in, 1);
         if let Some(port) = &mut self.ports.dead_letters {
             OperatorStats::add(&self.stats.dead_letters, 1);
             port.record(bad, crate::time::MIN);
@@ -82,8 +85,10 @@ where
 {
     #[cold]
     fn watermark(&mut self) {
+        // A split that comes back from being idle may be behind what has been passed on without it.
         let watermark = self.time.advance().min(self.others);
-        if *self.idle || self.emitted.is_none_or(|e| e < watermark) {
+        let watermark = (*self.emitted).map_or(watermark, |e| e.max(watermark));
+        if *self.idle || *self.emitted != Some(watermark) {
             (*self.emitted, *self.idle) = (Some(watermark), false);
             self.stats.watermark.store(watermark, Relaxed);
             self.out.control(Control::Watermark(watermark));
@@ -103,6 +108,7 @@ where
         match self.limit.1 {
             FarFuture::Count => {}
             FarFuture::SideStream => {
+                self.aside += 1;
                 if let Some(port) = &mut self.ports.far_future {
                     port.record(record.clone(), at);
                 }

@@ -3,7 +3,8 @@
 //!
 //! - **Barriers are aligned**: an input that has delivered the barrier is not read until all have. The
 //!   senders' bounded channels then hold them back.
-//! - **Watermarks** combine by minimum over the inputs that are not idle.
+//! - **Watermarks** combine by minimum over the inputs that are not idle. An input at the end of time has
+//!   nothing more to say: it holds nobody back, and while all others are idle it does not end theirs.
 //! - **Declaration**, the hard case: a record must not be judged late (or not) depending on which input
 //!   started first. So no record is handled before every input has sent its first watermark or idle; on a
 //!   restart that is the restored one. From then on a job over one split is deterministic.
@@ -23,7 +24,7 @@ use crate::{
     env::now,
     plan::NodeId,
     record::{Barrier, Control, Keyed, Output},
-    time::{MIN, Timestamp},
+    time::{MAX, MIN, Timestamp},
 };
 
 /// What a gate feeds: a chain that takes its elements batch by batch.
@@ -180,6 +181,7 @@ impl<E: Send + 'static, G: GateTarget<E>> Gate<E, G> {
             return;
         }
         let active = self.inputs.iter().filter(|i| !i.idle).map(|i| i.watermark).min();
+        let active = active.filter(|min| *min < MAX || self.inputs.iter().all(|i| !i.idle));
         match active {
             None if !self.idle || self.watermark.is_none() => {
                 self.idle = true;
