@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! Idle -Trigger-> Collecting -all acknowledged-> Writing -manifest there-> Committing -> Finalising -> Idle
-//!                     |  timeout, a decline          | failed
+//!                     |  timeout, a decline          | timeout, failed
 //!                     +------------- Abandoned ------+
 //! ```
 //!
@@ -217,7 +217,7 @@ impl Coordinator {
         match self.phase {
             Phase::Idle if self.stops() => Some(self.after_pause()),
             Phase::Idle => self.config.interval_ms.map(|i| self.after_pause().max(self.started_ms + i)),
-            Phase::Collecting(_) => Some(self.started_ms + self.config.timeout_ms),
+            Phase::Collecting(_) | Phase::Writing(_) => Some(self.started_ms + self.config.timeout_ms),
             _ => None,
         }
     }
@@ -267,7 +267,7 @@ impl Coordinator {
                 self.phase = Phase::Writing(acks.clone());
                 vec![Command::WriteManifest { epoch: self.epoch, last: self.last, acks }]
             }
-            Phase::Collecting(_) if now_ms >= self.started_ms + self.config.timeout_ms => {
+            Phase::Collecting(_) | Phase::Writing(_) if now_ms >= self.started_ms + self.config.timeout_ms => {
                 let reason = format!("not complete after {} ms: {}", self.config.timeout_ms, self.missing());
                 self.abandon(reason, now_ms)
             }
@@ -356,7 +356,7 @@ impl Coordinator {
     }
 
     fn missing(&self) -> String {
-        let Phase::Collecting(acks) = &self.phase else { return String::new() };
+        let Phase::Collecting(acks) = &self.phase else { return "its manifest is still being written".into() };
         let missing: Vec<_> = self.participants.iter().filter(|p| !acks.contains_key(p)).collect();
         let mut text: Vec<_> = missing.iter().take(5).map(|p| format!("{}/{}", p.operator, p.subtask)).collect();
         if missing.len() > 5 {

@@ -193,9 +193,10 @@ impl<E> OpenFiles<E> {
     async fn check_writable(&self) -> Result<()> {
         let probe = self.attempt.clone().join("probe");
         let written = self.objects.put(&probe, "tidegate".into()).await;
+        // What may pass (a full disk, a store that is busy) is tried again by the next attempt.
         written.map_err(|e| {
-            Error::config(format!("the output directory of sink {} cannot be written", self.sink))
-                .caused_by(e)
+            failed("write", probe.as_ref(), e)
+                .at(format!("the output directory of sink {} cannot be written", self.sink))
                 .hint("check that it exists or can be made, its permissions, and the space left")
         })?;
         self.objects.delete(&probe).await.map_err(|e| failed("delete", "probe", e))

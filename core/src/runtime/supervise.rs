@@ -99,30 +99,29 @@ impl Shared {
         let mut live = self.live();
         live.completed_in_attempt = true;
         live.checkpoints.completed(duration_ms, bytes);
-        for token in tokens {
-            if let Some(waiting) = live.waiting.remove(token) {
-                // Nobody waiting any more is fine.
-                let _ = waiting.send(Ok(epoch));
-            }
-        }
         drop(live);
         let report = CheckpointReport { epoch: epoch.0, duration_ms, bytes };
         self.reporting.checkpoint(self, &report);
         self.status.send_modify(|s| s.last_checkpoint = Some(report));
+        self.tell(tokens, || Ok(epoch));
     }
 
     pub(super) fn checkpoint_abandoned(&self, epoch: Epoch, reason: &str, tokens: &[u64]) {
         tracing::warn!(job = %self.job, %epoch, reason, "checkpoint abandoned; the job goes on");
-        let mut live = self.live();
-        live.checkpoints.abandoned += 1;
-        for token in tokens {
-            if let Some(waiting) = live.waiting.remove(token) {
-                let _ = waiting.send(Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
-            }
-        }
-        drop(live);
+        self.live().checkpoints.abandoned += 1;
         self.reporting.abandoned(epoch, reason);
         self.status.send_modify(|s| s.last_abandoned = Some(format!("checkpoint {epoch}: {reason}")));
+        self.tell(tokens, || Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
+    }
+
+    /// Tells who waits for a checkpoint, after status and metrics know of it: they are the next thing that is
+    /// looked at.
+    fn tell(&self, tokens: &[u64], outcome: impl Fn() -> Result<Epoch>) {
+        let mut live = self.live();
+        for waiting in tokens.iter().filter_map(|token| live.waiting.remove(token)) {
+            // Nobody waiting any more is fine.
+            let _ = waiting.send(outcome());
+        }
     }
 
     /// Registers somebody who waits for a checkpoint.
