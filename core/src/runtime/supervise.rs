@@ -74,6 +74,17 @@ impl Shared {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The job has been ended from outside.
+    pub(crate) fn cut_off(&self) {
+        self.status.send_if_modified(|s| {
+            let runs = !s.state.is_end();
+            if runs {
+                s.state = JobState::Cancelled;
+            }
+            runs
+        });
+    }
+
     pub(super) fn attempt_began(&self, attempt: Attempt, restored: Option<Epoch>) {
         self.live().completed_in_attempt = false;
         tracing::info!(job = %self.job, %attempt, restored = restored.map(|e| e.0), "attempt begins");
@@ -165,6 +176,15 @@ impl Shared {
         }
         let labels: Vec<_> = inside.iter().map(|n| n.label()).collect();
         format!("[{}]", labels.join(" -> "))
+    }
+}
+
+/// Held by the task that runs the job: where that is aborted, or its runtime goes away, the job has ended.
+pub(crate) struct Supervised(pub Arc<Shared>);
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.0.cut_off();
     }
 }
 
