@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! Idle -Trigger-> Collecting -all acknowledged-> Writing -manifest there-> Committing -> Finalising -> Idle
-//!                     |  timeout, a decline          | failed
+//!                     |  timeout, a decline          | timeout, failed
 //!                     +------------- Abandoned ------+
 //! ```
 //!
@@ -227,7 +227,7 @@ impl Coordinator {
         match self.phase {
             Phase::Idle if self.stops() => Some(self.after_pause().max(self.before_retry())),
             Phase::Idle => self.config.interval_ms.map(|i| self.after_pause().max(self.started_ms.saturating_add(i))),
-            Phase::Collecting(_) => Some(self.times_out_ms()),
+            Phase::Collecting(_) | Phase::Writing(_) => Some(self.times_out_ms()),
             _ => None,
         }
     }
@@ -288,7 +288,7 @@ impl Coordinator {
                 self.phase = Phase::Writing(acks.clone());
                 vec![Command::WriteManifest { epoch: self.epoch, last: self.last, acks }]
             }
-            Phase::Collecting(_) if now_ms >= times_out_ms => {
+            Phase::Collecting(_) | Phase::Writing(_) if now_ms >= times_out_ms => {
                 let reason = format!("not complete after {} ms: {}", self.config.timeout_ms, self.missing());
                 self.abandon(reason, now_ms)
             }
@@ -377,7 +377,7 @@ impl Coordinator {
     }
 
     fn missing(&self) -> String {
-        let Phase::Collecting(acks) = &self.phase else { return String::new() };
+        let Phase::Collecting(acks) = &self.phase else { return "its manifest is still being written".into() };
         let missing: Vec<_> = self.participants.iter().filter(|p| !acks.contains_key(p)).collect();
         let mut text: Vec<_> = missing.iter().take(5).map(|p| format!("{}/{}", p.operator, p.subtask)).collect();
         if missing.len() > 5 {

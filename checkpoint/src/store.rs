@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory, path::Path,
 };
-use std::{collections::BTreeSet, ffi::OsString, fmt, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, ffi::OsString, fmt, io, ops::Range, sync::Arc};
 
 use crate::{
     commit::CommitRecord,
@@ -28,6 +28,7 @@ pub use object_store::PutPayload as Payload;
 
 const COMMIT: &str = "commit";
 const COMMIT_VERSION: u32 = 1;
+const RESTORE: &str = "restore it from a copy, or start from another checkpoint with checkpoint.from";
 
 /// The objects of one job.
 #[derive(Clone)]
@@ -152,8 +153,8 @@ impl CheckpointStore {
         let size = self.objects.head(&path).await.map_err(|e| failed("read", name, e))?.size;
         let needed = ranges.iter().map(|r| r.end).max().unwrap_or_default();
         if needed > size {
-            return Err(Error::corrupt(format!("{name} is damaged: it has {size} bytes, and {needed} are needed"))
-                .hint("restore it from a copy, or start from another checkpoint with checkpoint.from"));
+            let short = format!("{name} is damaged: it has {size} bytes, and {needed} are needed");
+            return Err(Error::corrupt(short).hint(RESTORE));
         }
         self.objects.get_ranges(&path, ranges).await.map_err(|e| failed("read", name, e))
     }
@@ -342,13 +343,26 @@ pub fn failed(what: &str, name: &str, error: object_store::Error) -> Error {
     use object_store::Error as E;
     let message = format!("cannot {what} {name}");
     match error {
-        E::NotFound { .. } => Error::corrupt(format!("{name} is missing"))
-            .hint("restore it from a copy, or start from another checkpoint with checkpoint.from"),
-        e @ (E::PermissionDenied { .. } | E::Unauthenticated { .. }) => {
+        E::NotFound { .. } => Error::corrupt(format!("{name} is missing")).hint(RESTORE),
+        e if is_forbidden(&e) => {
             Error::config(message).caused_by(e).hint("check the credentials and permissions of the store")
         }
         e => Error::unavailable(message).caused_by(e),
     }
+}
+
+/// A local directory is forbidden in the operating system's words.
+fn is_forbidden(error: &object_store::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    use object_store::Error as E;
+    let mut cause = std::error::Error::source(error);
+    while let Some(e) = cause {
+        if let Some(e) = e.downcast_ref::<io::Error>() {
+            return matches!(e.kind(), NotADirectory | PermissionDenied | ReadOnlyFilesystem);
+        }
+        cause = e.source();
+    }
+    matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. })
 }
 
 #[cfg(all(test, unix))]

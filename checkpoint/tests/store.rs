@@ -9,7 +9,7 @@ use tidegate_checkpoint::{
     ids::{Attempt, Epoch, JobId},
     manifest::{HASH, Manifest},
     paths,
-    store::{CheckpointStore, Created},
+    store::{CheckpointStore, Created, failed},
 };
 
 fn job() -> JobId {
@@ -127,4 +127,20 @@ fn a_url_of_a_feature_that_is_not_compiled_in_names_the_feature() {
     }
     let e = CheckpointStore::open("/proc/nothing/here", job()).unwrap_err();
     assert!(e.to_string().contains("/proc/nothing/here"), "{e}");
+}
+
+/// A directory that may not be written is the user's to mend; a disk that is full may be freed meanwhile.
+#[test]
+fn an_error_of_the_operating_system_is_of_the_kind_that_says_what_to_do() {
+    use std::io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem, StorageFull, TimedOut};
+    for (cause, kind) in [
+        (PermissionDenied, Kind::Config),
+        (NotADirectory, Kind::Config),
+        (ReadOnlyFilesystem, Kind::Config),
+        (StorageFull, Kind::Unavailable),
+        (TimedOut, Kind::Unavailable),
+    ] {
+        let error = object_store::Error::Generic { store: "local", source: std::io::Error::from(cause).into() };
+        assert_eq!(failed("write", "x", error).kind(), kind, "{cause}");
+    }
 }

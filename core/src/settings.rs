@@ -253,9 +253,15 @@ impl Settings {
         let mut base = Table::try_from(&self).map_err(internal)?;
         let schema = Table::try_from(Self::default()).map_err(internal)?;
         check_keys(&overlay, &schema, "")?;
-        merge(&mut base, overlay);
+        // One by one, so that an error can name the setting.
+        for (setting, value) in leaves(overlay, "") {
+            merge(&mut base, nested(&setting, value));
+            let _: Self = Value::Table(base.clone()).try_into().map_err(|e: toml::de::Error| {
+                Error::config(e.message().to_owned()).at(setting).hint("see the documentation of Settings")
+            })?;
+        }
         let settings: Self = Value::Table(base).try_into().map_err(|e: toml::de::Error| {
-            Error::config(e.message().to_owned()).hint("see the documentation of Settings")
+            Error::internal("settings that were checked one by one cannot be read").caused_by(e)
         })?;
         settings.checked()
     }
@@ -276,7 +282,12 @@ impl Settings {
             );
         }
         if self.checkpoint.retained == 0 {
-            return Err(Error::config("checkpoint.retained = 0: there must be one to come back to"));
+            return Err(Error::config("checkpoint.retained = 0: there must be one to come back to")
+                .hint("keep at least 1; 3 suits most jobs"));
+        }
+        if self.checkpoint.timeout.is_zero() {
+            return Err(Error::config("checkpoint.timeout = 0s: every checkpoint would be abandoned at once")
+                .hint("give a checkpoint more time than the store needs for it: 10m suits most jobs"));
         }
         if !matches!(self.state.codec.as_str(), "named" | "compact") {
             return Err(Error::config(format!("state.codec = {:?} is not known", self.state.codec))
@@ -287,7 +298,8 @@ impl Settings {
 }
 
 fn parse(text: &str) -> Result<Table> {
-    text.parse::<Table>().map_err(|e| Error::config("the job file is not TOML").caused_by(e))
+    text.parse::<Table>()
+        .map_err(|e| Error::config("the job file is not TOML").caused_by(e).hint("write a setting as: parallelism = 2"))
 }
 
 fn merge(base: &mut Table, overlay: Table) {
@@ -298,6 +310,23 @@ fn merge(base: &mut Table, overlay: Table) {
                 base.insert(key, value);
             }
         }
+    }
+}
+
+/// Every setting in a table, by its full name.
+fn leaves(table: Table, prefix: &str) -> Vec<(String, Value)> {
+    let named = |(key, value)| match value {
+        Value::Table(inner) => leaves(inner, &format!("{prefix}{key}.")),
+        value => vec![(format!("{prefix}{key}"), value)],
+    };
+    table.into_iter().flat_map(named).collect()
+}
+
+/// The table that one setting is in.
+fn nested(setting: &str, value: Value) -> Table {
+    match setting.split_once('.') {
+        Some((section, rest)) => Table::from_iter([(section.to_owned(), Value::Table(nested(rest, value)))]),
+        None => Table::from_iter([(setting.to_owned(), value)]),
     }
 }
 
@@ -343,10 +372,10 @@ mod duration {
         serializer.serialize_str(&humantime::format_duration(*duration).to_string())
     }
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text).map_err(|e| {
-            D::Error::custom(format!("{text:?} is not a duration ({e}): write \"500ms\", \"10s\" or \"2h\""))
-        })
+        const WRITE: &str = "write \"500ms\", \"10s\" or \"2h\"";
+        let text = String::deserialize(deserializer).map_err(|e| D::Error::custom(format!("{e}: {WRITE}")))?;
+        humantime::parse_duration(&text)
+            .map_err(|e| D::Error::custom(format!("{text:?} is not a duration ({e}): {WRITE}")))
     }
 }
 

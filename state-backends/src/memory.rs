@@ -223,7 +223,7 @@ async fn restore(context: &OpenContext) -> Result<BTreeMap<Bytes, Bytes>> {
             let front = 0..MAGIC.len() as u64;
             let blocks_at = wanted.iter().map(|(_, range, _)| range.clone()).filter(|range| !range.is_empty());
             let ranges: Vec<_> = [front].into_iter().chain(blocks_at).collect();
-            let found = context.store.get_ranges(&object, &ranges).await.map_err(|e| as_damage(e, &object))?;
+            let found = context.store.get_ranges(&object, &ranges).await?;
             let mut found = found.into_iter();
             if found.next().is_none_or(|front| front != MAGIC[..]) {
                 return Err(damaged(&object, "it is not a block log of format 1"));
@@ -246,11 +246,7 @@ async fn read_index(context: &OpenContext, data: &Value) -> Result<Vec<Value>> {
     })();
     let (object, offset, length, crc) =
         place.ok_or_else(|| Error::corrupt("a handle of the memory backend cannot be read"))?;
-    let found = context
-        .store
-        .get_ranges(object, &[offset..offset.saturating_add(length)])
-        .await
-        .map_err(|e| as_damage(e, object))?;
+    let found = context.store.get_ranges(object, &[offset..offset.saturating_add(length)]).await?;
     let index = found.first().filter(|b| b.len() as u64 == length && u64::from(crc32fast::hash(b)) == crc);
     let index = index.ok_or_else(|| damaged(object, "its index does not match its checksum"))?;
     match serde_json::from_slice(index) {
@@ -263,14 +259,6 @@ fn row_of(row: &Value) -> Option<(Bytes, String, std::ops::Range<u64>, u32)> {
     let (offset, length) = (row.get(2)?.as_u64()?, row.get(3)?.as_u64()?);
     let crc = u32::try_from(row.get(4)?.as_u64()?).ok()?;
     Some((unhex(row.get(0)?.as_str()?)?, row.get(1)?.as_str()?.to_owned(), offset..offset.checked_add(length)?, crc))
-}
-
-/// A range that an object does not have means that it has been cut short.
-fn as_damage(e: Error, object: &str) -> Error {
-    if e.kind() == tidegate_checkpoint::error::Kind::Unavailable && e.to_string().contains("range") {
-        return damaged(object, "it is shorter than it was");
-    }
-    e
 }
 
 fn damaged(object: &str, why: &str) -> Error {

@@ -25,6 +25,9 @@ use tidegate::{
     },
 };
 
+/// For tests that run [`paused`].
+pub const MINUTE: Duration = Duration::from_secs(60);
+
 /// Only asked-for checkpoints, restarts without delay.
 pub fn settings(parallelism: u32) -> Settings {
     let mut settings = Settings { parallelism, ..Settings::default() };
@@ -38,6 +41,14 @@ pub fn settings(parallelism: u32) -> Settings {
 pub fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test hangs") })
+}
+
+/// As [`run`], on a clock that stands while anything is to be done and jumps when all wait for it: a minute is
+/// nothing, and what has not come after a minute does not come.
+pub fn paused<F: Future>(test: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let day = Duration::from_secs(86_400);
+    runtime.block_on(async { tokio::time::timeout(day, test).await.expect("the test hangs") })
 }
 
 /// Waits for a condition; `run` has the deadline.
@@ -93,6 +104,9 @@ impl Gate {
     pub fn open(&self) {
         self.open_to(u64::MAX);
     }
+    pub fn lets(&self, record: u64) -> bool {
+        record < self.0.load(SeqCst)
+    }
 }
 
 /// Records `0..count`, dealt to the splits in turn, as far as the gate is open.
@@ -147,7 +161,7 @@ impl SplitReader for GatedReader {
             if self.next >= self.end {
                 return Ok(Progress::End);
             }
-            if self.next >= self.gate.0.load(SeqCst) {
+            if !self.gate.lets(self.next) {
                 return Ok(Progress::Wait);
             }
             self.bomb.trip("fill")?;

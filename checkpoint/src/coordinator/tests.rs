@@ -118,6 +118,22 @@ fn committables_survive_a_manifest_that_cannot_be_written() {
 }
 
 #[test]
+fn a_manifest_that_takes_too_long_is_given_up_and_its_late_answer_is_ignored() {
+    let mut c = coordinator(config());
+    c.on(Event::Tick, 100);
+    ack_all(&mut c, 1, 110);
+    assert_eq!(c.deadline_ms(), Some(1100));
+    let commands = c.on(Event::Tick, 1100);
+    assert!(
+        matches!(&commands[..], [Command::Abandoned { reason, .. }] if reason.contains("manifest")),
+        "{commands:?}"
+    );
+    c.on(Event::Tick, 1200);
+    assert!(c.on(Event::ManifestWritten(Epoch(1), Ok("m".into())), 1210).is_empty());
+    assert_eq!(committables(&ack_all(&mut c, 2, 1230)), ["a", "a", "b", "b"]);
+}
+
+#[test]
 fn an_unknown_commit_outcome_ends_the_attempt() {
     let mut c = coordinator(config());
     c.on(Event::Tick, 100);

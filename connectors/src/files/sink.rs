@@ -30,7 +30,7 @@ use tidegate_checkpoint::{
     unfinished::sweep_unfinished,
 };
 use tidegate_core::{
-    Error, Kind, Result, Timestamp,
+    Error, Result, Timestamp,
     connect::{OpenSink, Sink, SinkContext, SinkWriter, WriterContext},
     env::{AbortOnDrop, spawn_blocking, spawn_owned},
 };
@@ -208,11 +208,10 @@ impl<E> OpenFiles<E> {
     async fn check_writable(&self) -> Result<()> {
         let probe = self.attempt.clone().join("probe");
         let written = self.objects.put(&probe, "tidegate".into()).await;
+        // What may pass (a full disk, a store that is busy) is tried again by the next attempt.
         written.map_err(|e| {
-            // A store that is away for a moment is no reason to give a job up.
-            let kind = if is_forbidden(&e) { Kind::Config } else { Kind::Unavailable };
-            Error::new(kind, format!("the output directory of sink {} cannot be written", self.sink))
-                .caused_by(e)
+            failed("write", probe.as_ref(), e)
+                .at(format!("the output directory of sink {} cannot be written", self.sink))
                 .hint("check that it exists or can be made, its permissions, and the space left")
         })?;
         self.objects.delete(&probe).await.map_err(|e| failed("delete", "probe", e))
@@ -253,15 +252,6 @@ impl<E> OpenFiles<E> {
         }
         Ok(())
     }
-}
-
-/// Whether it is the user's to mend: an object store says so itself, a file system in what it was caused by.
-fn is_forbidden(error: &object_store::Error) -> bool {
-    use std::io::ErrorKind as E;
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
-    let mut io = causes.filter_map(|e| e.downcast_ref::<std::io::Error>().map(std::io::Error::kind));
-    matches!(error, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
-        || io.any(|kind| matches!(kind, E::PermissionDenied | E::ReadOnlyFilesystem | E::NotADirectory))
 }
 
 /// Whether the directory in the staging area belongs to an attempt newer than this one.

@@ -41,6 +41,13 @@ pub enum JobState {
     Failed,
 }
 
+impl JobState {
+    /// Whether the job has ended, in one way or another.
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Finished | Self::Cancelled | Self::Failed)
+    }
+}
+
 /// A job at a glance.
 #[derive(Clone, Debug, Default)]
 pub struct JobStatus {
@@ -148,6 +155,7 @@ impl Drop for JobHandle {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
+            self.shared.cut_off();
         }
     }
 }

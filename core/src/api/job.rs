@@ -1,5 +1,5 @@
 //! The job: a graph, its settings, and the start button.
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::mpsc;
 
 use tidegate_checkpoint::{
@@ -13,7 +13,7 @@ use crate::{
     connect::Source,
     env::spawn,
     plan::{Graph, explain::explain},
-    runtime::supervise::{Shared, supervise},
+    runtime::supervise::{Shared, Supervised, supervise},
     settings::Settings,
     state::backend::StateBackendFactory,
 };
@@ -25,6 +25,8 @@ pub struct Job {
     graph: Graph,
     backends: Vec<Arc<dyn StateBackendFactory>>,
     store: Option<Arc<CheckpointStore>>,
+    /// The run that was started last.
+    run: Mutex<Weak<Shared>>,
 }
 
 impl std::fmt::Debug for Job {
@@ -36,7 +38,7 @@ impl std::fmt::Debug for Job {
 impl Job {
     /// An empty job that may use any of `backends`; the facade's `Job::new` brings those compiled in.
     pub fn with_backends(name: &str, settings: Settings, backends: Vec<Arc<dyn StateBackendFactory>>) -> Self {
-        Self { name: name.to_owned(), settings, graph: Graph::default(), backends, store: None }
+        Self { name: name.to_owned(), settings, graph: Graph::default(), backends, store: None, run: Mutex::default() }
     }
 
     /// Keeps checkpoints in this store instead of the one that the settings name: for tests that look into
@@ -77,7 +79,7 @@ impl Job {
         Ok((id, backend))
     }
 
-    /// Starts the job on the current tokio runtime.
+    /// Starts the job on the current tokio runtime. It can be started again when that run has ended.
     ///
     /// # Errors
     /// [`Kind::Config`](tidegate_checkpoint::error::Kind): a mistake in the graph or the settings. What goes
@@ -94,9 +96,19 @@ impl Job {
                     .map_err(|e| e.at("checkpoint.store"))?,
             ),
         };
+        let mut run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        if run.upgrade().is_some_and(|shared| !shared.status.borrow().state.is_end()) {
+            return Err(Error::config(format!("job {id} is running: it has been started from here before"))
+                .hint("wait for its end, or stop or cancel it, before it is started again"));
+        }
         let shared = Arc::new(Shared::new(id, self.graph.clone(), self.settings.clone(), backend));
+        *run = Arc::downgrade(&shared);
         let (requests, receiver) = mpsc::channel(16);
-        let task = spawn(supervise(shared.clone(), store, receiver));
+        let supervised = Supervised(shared.clone());
+        let task = spawn(async move {
+            let running = supervised;
+            supervise(running.0.clone(), store, receiver).await
+        });
         Ok(JobHandle { shared, requests, task: Some(task) })
     }
 

@@ -77,7 +77,10 @@ impl<S: Source> SourceStream<S> {
     where
         F: FnMut(&S::Item) -> Timestamp + Clone + Send + Sync + 'static,
     {
-        self.graph.set_event_time(self.node);
+        self.graph.set_event_time(self.node, true);
+        if let Some(far_future) = self.policies.far_future {
+            self.graph.set_event_time(far_future, true);
+        }
         let Self { graph, node, name, source, policies, .. } = self;
         SourceStream { graph, node, name, source, stamp: Timed(at), watermarks: Some(watermarks), policies }
     }
@@ -94,6 +97,8 @@ impl<S: Source, A> SourceStream<S, A> {
     /// Records that cannot be decoded, as a stream: give it a sink and they are kept exactly once too.
     pub fn dead_letters(&mut self) -> BoxedStream<Undecodable> {
         let side = BoxedStream::side(&self.graph, self.node, "dead letters");
+        // The time of what cannot be decoded is not known.
+        self.graph.set_event_time(side.node(), false);
         self.policies.dead_letters = Some(side.node());
         side
     }

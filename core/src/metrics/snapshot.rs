@@ -31,7 +31,7 @@ pub struct OperatorMetrics {
     pub name: String,
     /// What it is: `source`, `map`, `window tumbling 1h`, `sink`.
     pub operator: String,
-    /// Records in.
+    /// Records in; of a source: read, with those that cannot be decoded.
     pub records_in: u64,
     /// Records out.
     pub records_out: u64,
@@ -136,7 +136,7 @@ impl JobMetrics {
             match &*node.operator {
                 "late" => metrics.records_out = operators[node.inputs[0].0 as usize].late,
                 "dead letters" => metrics.records_out = operators[node.inputs[0].0 as usize].dead_letters,
-                "far future" => metrics.records_out = operators[node.inputs[0].0 as usize].far_future,
+                "far future" => metrics.records_out = operators[node.inputs[0].0 as usize].taken_aside(),
                 _ => {}
             }
             if node.kind == NodeKind::Side {
@@ -155,6 +155,13 @@ impl JobMetrics {
     /// An operator by name.
     pub fn operator(&self, name: &str) -> Option<&OperatorMetrics> {
         self.operators.iter().find(|o| o.name == name)
+    }
+}
+
+impl OperatorMetrics {
+    /// Of a source: what has gone to the far-future side stream only.
+    fn taken_aside(&self) -> u64 {
+        self.records_in.saturating_sub(self.records_out + self.skipped + self.dead_letters)
     }
 }
 

@@ -81,7 +81,7 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
     fn side(&mut self, control: Control) {
         let _ = control;
     }
-    /// As [`Output::poll_ready`], of its side streams.
+    /// As [`Output::poll_ready`], of its side streams; also where its counters are published.
     ///
     /// # Errors
     /// As there.

@@ -10,7 +10,7 @@ use crate::{
         gate::{self, Forwarded},
     },
 };
-use tidegate_checkpoint::error::Result;
+use tidegate_checkpoint::error::{Error, Result};
 
 /// See [`Stream::union`].
 #[derive(Debug)]
@@ -22,7 +22,15 @@ pub struct Union<A, B> {
 
 impl<A: Stream, B: Stream> Union<A, B> {
     pub(crate) fn new(a: A, b: B) -> Self {
-        let node = a.graph().add(NodeKind::Union, "union", None, &[a.node(), b.node()]);
+        // The other graph's numbers mean nothing in this one.
+        let inputs = if a.graph().is(b.graph()) { vec![a.node(), b.node()] } else { vec![a.node()] };
+        if inputs.len() == 1 {
+            let mixed =
+                || Error::config("a union of streams of two different jobs").hint("take both from the same job");
+            a.graph().mistake(mixed());
+            b.graph().mistake(mixed());
+        }
+        let node = a.graph().add(NodeKind::Union, "union", None, &inputs);
         Self { a, b, node }
     }
 }

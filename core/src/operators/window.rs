@@ -9,7 +9,7 @@
 //! the record*, never against a clock, and the restored watermark is passed before the first record.
 use serde::{Deserialize, Serialize};
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
@@ -45,10 +45,10 @@ impl Tumbling {
         Self { length_ms: millis(length) }
     }
 
-    /// The window of a timestamp; `None` at the ends of time.
+    /// The window of a timestamp; `None` at the ends of time, where it could not be written, and without a length.
     #[inline]
     pub fn window(&self, at: Timestamp) -> Option<Window> {
-        let start = at.checked_sub(at.rem_euclid(self.length_ms))?;
+        let start = at.checked_sub(at.checked_rem_euclid(self.length_ms)?)?;
         Some(Window { start, end: start.checked_add(self.length_ms)? })
     }
 }
@@ -140,8 +140,8 @@ where
     type Value = A::State;
     type Out = Windowed<K, A::Output>;
 
-    /// What has fired must not fire again because the job was restarted: the splits' own watermarks may be behind
-    /// what the operator had seen, where some of them were idle.
+    /// What was late is late after a restart, and what has fired does not fire again. The sources' own watermarks
+    /// do not say it: those of splits that were idle are behind.
     fn opened(&mut self, state: &KeyedState<K, A::State>) {
         self.watermark = state.watermark().unwrap_or(MIN);
     }
@@ -181,16 +181,16 @@ where
         let before = self.watermark;
         self.watermark = watermark.max(before);
         self.current = NO_WINDOW;
-        // The end of the input is no time: what a later start reads is judged by the last time before it.
+        // The end of the input is not saved: the job may be started again with more of it.
         if self.watermark < MAX {
             state.save_watermark(self.watermark);
         }
         let length = self.spec.windows.length_ms;
         let mut due: Vec<Timestamp> = state.tables().iter().map(Table::namespace).collect();
-        due.retain(|start| start + length - 1 <= watermark);
+        due.retain(|start| start.saturating_add(length - 1) <= watermark);
         due.sort_unstable();
         for start in due {
-            let window = Window { start, end: start + length };
+            let window = Window { start, end: start.saturating_add(length) };
             if window.end - 1 > before {
                 for table in state.tables().iter().filter(|t| t.namespace() == start) {
                     for (key, value) in table.iter() {
@@ -204,7 +204,6 @@ where
                 state.discard(start);
             }
         }
-        self.stats.records_out.store(self.emitted, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
 
@@ -214,6 +213,7 @@ where
         }
     }
     fn poll_side(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.stats.records_out.store(self.emitted, Relaxed);
         self.late.as_mut().map_or(Poll::Ready(Ok(())), |late| late.poll_ready(cx))
     }
     fn sweep_side(&mut self) -> bool {

@@ -106,9 +106,14 @@ impl Graph {
         id
     }
 
-    /// Marks a source's records as carrying event time.
-    pub fn set_event_time(&self, node: NodeId) {
-        self.lock().nodes[node.0 as usize].event_time = true;
+    /// Says whether a node's records carry event time.
+    pub fn set_event_time(&self, node: NodeId, event_time: bool) {
+        self.lock().nodes[node.0 as usize].event_time = event_time;
+    }
+
+    /// Whether both are handles of the same job's graph.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Gives a node its finished description.
@@ -168,7 +173,8 @@ impl Graph {
             return Err(Error::config("the job has no source").hint("begin with job.source(name, ...)"));
         }
         let mut consumed = BTreeMap::<NodeId, usize>::new();
-        for node in &inner.nodes {
+        // A side stream takes what its operator puts aside, and nothing of what it sends on.
+        for node in inner.nodes.iter().filter(|n| n.kind != NodeKind::Side) {
             for input in &node.inputs {
                 *consumed.entry(*input).or_default() += 1;
             }

@@ -27,6 +27,8 @@ pub(super) struct Emission<'a, T, O, A> {
     pub limit: (Timestamp, FarFuture),
     pub stats: &'a OperatorStats,
     pub records: u64,
+    /// Of these, those that have gone to the far-future side stream only.
+    pub aside: u64,
     pub fault: Option<Error>,
 }
 
@@ -58,6 +60,7 @@ where
     }
 
     fn undecodable(&mut self, bad: Undecodable) -> Result<()> {
+        OperatorStats::add(&self.stats.records_in, 1);
         if let Some(port) = &mut self.ports.dead_letters {
             OperatorStats::add(&self.stats.dead_letters, 1);
             port.record(bad, crate::time::MIN);
@@ -88,6 +91,7 @@ where
             match self.far_future(at) {
                 Believed::No { due } => due,
                 Believed::Aside { due } => {
+                    self.aside += 1;
                     if let Some(port) = &mut self.ports.far_future {
                         port.record(record, at);
                     }

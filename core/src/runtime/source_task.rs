@@ -7,6 +7,9 @@
 //! all ended says so, and keeps answering barriers. Behind the barrier that the coordinator marks as the
 //! last it reads no more, but still answers, should that checkpoint be abandoned and tried again: so the
 //! final checkpoint is like any other, and every epoch has all its participants. The driver ends the task.
+//!
+//! The other hard case is a split that always has something. The task then never waits, so once a turn it
+//! looks at those that had nothing: whether they have something now, or have become idle.
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +18,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::sync::mpsc;
@@ -75,7 +78,8 @@ struct OpenSplit<R> {
     ended: bool,
     /// It had nothing at its last fill.
     waiting: bool,
-    /// Left out of the minimum: it has had nothing for longer than the idle time-out.
+    /// Left out of the minimum until it brings something: it has had nothing for longer than the idle time-out,
+    /// or had ended when the checkpoint was made.
     idle: bool,
     last_record: Instant,
 }
@@ -170,6 +174,12 @@ where
     Ok(())
 }
 
+impl<R> OpenSplit<R> {
+    fn find_idle(&mut self, idle_after: Duration, at: Instant) {
+        self.idle |= at.duration_since(self.last_record) >= idle_after;
+    }
+}
+
 impl<S, A, O> SourceTask<S, A, O>
 where
     S: Source,
@@ -185,7 +195,7 @@ where
             self.ready().await?;
             self.declare();
             let mut turn = now();
-            let (mut fills, mut marked, mut at) = (0, turn, turn);
+            let (mut fills, mut marked, mut at) = (0, None, turn);
             loop {
                 while let Ok(control) = self.control.try_recv() {
                     self.take(control).await?;
@@ -202,8 +212,9 @@ where
                     self.wait().await?;
                     at = self.clock.idle(at);
                 }
-                if at.duration_since(marked) >= MARKER_EVERY {
-                    marked = at;
+                // The first one at once: a job that ends before the second has its latency all the same.
+                if marked.is_none_or(|marked| at.duration_since(marked) >= MARKER_EVERY) {
+                    marked = Some(at);
                     self.control_all(Control::Marker(at));
                 }
                 self.ready().await?;
@@ -211,8 +222,9 @@ where
                 fills += 1;
                 if fills >= FILLS_A_TURN || at.duration_since(turn) >= TURN {
                     at = self.clock.backpressured(at);
+                    poll_fn(|cx| Poll::Ready(self.poll_waiting(cx).map(drop))).await?;
+                    self.find_idle();
                     tokio::task::yield_now().await;
-                    self.look_round(at).await?;
                     (fills, turn) = (0, at);
                 }
             }
@@ -225,9 +237,11 @@ where
         })?;
         let time = SplitTime::new(self.watermarks.as_ref(), saved.as_ref().map(|s| &s.time));
         let id = split.id.clone();
+        // It has most likely nothing more: it must not hold time back, nor be taken for the end of time.
+        let idle = saved.as_ref().is_some_and(|s| s.ended);
         OperatorStats::add(&self.stats.progress_total, split.length.unwrap_or(0));
         let reader = self.source.open(split, saved.map(|s| s.position)).await.map_err(|e| e.at(&id))?;
-        self.splits.push(OpenSplit { id, reader, time, ended: false, waiting: false, idle: false, last_record: now() });
+        self.splits.push(OpenSplit { id, reader, time, ended: false, waiting: false, idle, last_record: now() });
         self.exhausted = false;
         Ok(())
     }
@@ -296,9 +310,9 @@ where
         match slowest {
             Some(w) if self.idle || self.emitted.is_none_or(|e| e < w) => self.emit_watermark(w),
             Some(_) => {}
-            None if self.all_ended() && !self.discovers && self.emitted != Some(MAX) => {
-                self.emit_watermark(MAX);
-            }
+            // The end is said once, and stands: it is never followed by `Idle`.
+            None if self.emitted == Some(MAX) => {}
+            None if self.all_ended() && !self.discovers => self.emit_watermark(MAX),
             None if !self.idle => {
                 self.idle = true;
                 self.control_all(Control::Idle);
@@ -350,13 +364,15 @@ where
             limit,
             stats: &self.stats,
             records: 0,
+            aside: 0,
             fault: None,
         };
         let progress = split.reader.fill(self.budget, &mut emission)?;
-        let records = emission.records;
+        let (records, aside) = (emission.records - emission.aside, emission.aside);
         if let Some(fault) = emission.fault {
             return Err(fault.at(&split.id));
         }
+        OperatorStats::add(&self.stats.records_in, records + aside);
         OperatorStats::add(&self.stats.records_out, records);
         OperatorStats::add(&self.stats.progress, split.reader.progress().unwrap_or(0).saturating_sub(read_before));
         if records > 0 && self.watermarks.is_some() {
@@ -366,14 +382,14 @@ where
         match progress {
             Progress::More => {}
             Progress::Wait => split.waiting = true,
-            Progress::End => {
-                split.ended = true;
-                split.time.end();
-            }
+            Progress::End => split.ended = true,
         }
-        if self.watermarks.is_some() {
-            if self.splits[index].time.at_batch_end() {
-                self.splits[index].time.advance();
+        if let Some(watermarks) = &self.watermarks {
+            if split.time.at_batch_end() {
+                split.time.advance();
+            }
+            if let (Some(idle_after), true) = (watermarks.idle_after, split.waiting) {
+                split.find_idle(idle_after, now());
             }
             self.advance();
         } else if progress == Progress::End {
@@ -388,35 +404,6 @@ where
         } else if took > TURN * 2 {
             self.budget = (self.budget / 2).max(*BUDGET.start());
         }
-    }
-
-    /// Looks at the splits that had nothing, once a turn, though another one always has more: they may have
-    /// something again, or have been silent for so long that they are idle.
-    async fn look_round(&mut self, at: Instant) -> Result<()> {
-        if self.stopped || !self.splits.iter().any(|s| s.waiting) {
-            return Ok(());
-        }
-        poll_fn(|cx| {
-            for split in self.splits.iter_mut().filter(|s| s.waiting) {
-                if let Poll::Ready(ready) = split.reader.poll_ready(cx) {
-                    split.waiting = false;
-                    ready.map_err(|e| e.at(&split.id))?;
-                }
-            }
-            Poll::Ready(Ok::<_, Error>(()))
-        })
-        .await?;
-        self.leave_out_idle(at);
-        self.ready().await
-    }
-
-    /// Leaves splits that have been silent for long out of the minimum.
-    fn leave_out_idle(&mut self, at: Instant) {
-        let Some(idle_after) = self.watermarks.as_ref().and_then(|w| w.idle_after) else { return };
-        for split in &mut self.splits {
-            split.idle |= split.waiting && at.duration_since(split.last_record) >= idle_after;
-        }
-        self.advance();
     }
 
     /// Waits until a split can be read or the coordinator speaks.
@@ -437,11 +424,8 @@ where
             if let Poll::Ready(Some(control)) = self.control.poll_recv(cx) {
                 return Poll::Ready(Ok(Some(control)));
             }
-            for split in self.splits.iter_mut().filter(|s| s.waiting && !self.stopped) {
-                if let Poll::Ready(ready) = split.reader.poll_ready(cx) {
-                    split.waiting = false;
-                    return Poll::Ready(ready.map_err(|e| e.at(&split.id)).map(|()| None));
-                }
+            if self.poll_waiting(cx)? {
+                return Poll::Ready(Ok(None));
             }
             if moved.as_mut().poll(cx).is_ready() || timeout.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(None));
@@ -461,10 +445,34 @@ where
             Poll::Pending
         })
         .await?;
-        self.leave_out_idle(now());
-        match control {
-            Some(control) => self.take(control).await,
-            None => Ok(()),
+        if let Some(control) = control {
+            return self.take(control).await;
+        }
+        self.find_idle();
+        Ok(())
+    }
+
+    /// Asks every split that had nothing whether it has something now; true when one has.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Result<bool> {
+        let mut any = false;
+        for split in self.splits.iter_mut().filter(|s| s.waiting && !self.stopped) {
+            if let Poll::Ready(ready) = split.reader.poll_ready(cx) {
+                split.waiting = false;
+                any = true;
+                ready.map_err(|e| e.at(&split.id))?;
+            }
+        }
+        Ok(any)
+    }
+
+    /// Looks for splits that have become idle. Those that wait have just been asked.
+    fn find_idle(&mut self) {
+        if let Some(idle_after) = self.watermarks.as_ref().and_then(|w| w.idle_after) {
+            let at = now();
+            for split in self.splits.iter_mut().filter(|s| s.waiting && !self.stopped) {
+                split.find_idle(idle_after, at);
+            }
+            self.advance();
         }
     }
 

@@ -101,11 +101,6 @@ impl SplitTime {
         self.watermark = self.watermark.max(made);
         self.watermark
     }
-
-    /// Nothing more will come.
-    pub(super) fn end(&mut self) {
-        self.watermark = MAX;
-    }
 }
 
 /// The splits of one source over all subtasks, aligned in event time: none runs further ahead of the

@@ -74,6 +74,17 @@ impl Shared {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The job has been ended from outside.
+    pub(crate) fn cut_off(&self) {
+        self.status.send_if_modified(|s| {
+            let runs = !s.state.is_end();
+            if runs {
+                s.state = JobState::Cancelled;
+            }
+            runs
+        });
+    }
+
     pub(super) fn attempt_began(&self, attempt: Attempt, restored: Option<Epoch>) {
         let mut live = self.live();
         // From now on the status speaks of this attempt, and so must the metrics.
@@ -118,6 +129,8 @@ impl Shared {
         self.answer(tokens, || Err(Error::unavailable(format!("checkpoint {epoch} was abandoned: {reason}"))));
     }
 
+    /// Answers those who wait for a checkpoint, after status and metrics know of it: they are the next thing that
+    /// is looked at.
     fn answer(&self, tokens: &[u64], outcome: impl Fn() -> Result<Epoch>) {
         let mut live = self.live();
         for waiting in tokens.iter().filter_map(|token| live.waiting.remove(token)) {
@@ -167,6 +180,15 @@ impl Shared {
         }
         let labels: Vec<_> = inside.iter().map(|n| n.label()).collect();
         format!("[{}]", labels.join(" -> "))
+    }
+}
+
+/// Held by the task that runs the job: where that is aborted, or its runtime goes away, the job has ended.
+pub(crate) struct Supervised(pub Arc<Shared>);
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.0.cut_off();
     }
 }
 
