@@ -143,11 +143,11 @@ fn the_end_of_the_input_makes_a_last_checkpoint_at_once_and_again_until_one_comp
     let mut c = coordinator(config());
     assert!(matches!(c.on(Event::Exhausted(participant("in", 0)), 10)[..], [Command::Trigger { last: true, .. }]));
     assert!(matches!(c.on(Event::Tick, 1010)[..], [Command::Abandoned { .. }]));
-    assert!(matches!(c.on(Event::Tick, 1011)[..], [Command::Trigger { last: true, epoch: Epoch(2) }]));
+    assert!(matches!(c.on(Event::Tick, 1110)[..], [Command::Trigger { last: true, epoch: Epoch(2) }]));
     for (name, subtask) in [("in", 0), ("state", 0), ("out", 0), ("out", 1)] {
-        ack(&mut c, name, subtask, 1, &[], 1012);
+        ack(&mut c, name, subtask, 1, &[], 1112);
     }
-    assert!(matches!(complete(&mut c, 2, 1020)[..], [Command::Completed { .. }, Command::Done]));
+    assert!(matches!(complete(&mut c, 2, 1120)[..], [Command::Completed { .. }, Command::Done]));
 }
 
 #[test]
