@@ -8,7 +8,18 @@ use crate::{
     pipeline::{COUNT, Pipeline, expected, pipeline},
     store::{Fault, Op, Store},
 };
-use tidegate::{Kind, extend::env::spawn};
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
+use std::sync::{Arc, Mutex};
+use tidegate::{
+    Kind,
+    extend::{
+        checkpoint::{ids::JobId, store::CheckpointStore},
+        env::spawn,
+    },
+};
+use tidegate_core::testkit::store::{Faults, FaultyStore, Reply};
 
 /// Two runs of one job that share checkpoints; their sinks are shared too.
 fn twins(store: &Store, parallelism: u32) -> (Pipeline, Pipeline) {
@@ -180,6 +191,56 @@ fn an_older_run_that_fails_does_not_take_the_job_back() {
         assert_eq!(status.restarts, 1, "{status:?}");
         newer.gate.open();
         finished(second).await;
+        assert_exact_together(&older, &newer);
+    });
+}
+
+/// Checkpoint 2 commits, and 1 is collected, in the very moment in which the record of 1 is to be read.
+#[derive(Debug)]
+struct Overtaken {
+    objects: Arc<InMemory>,
+    commit: Mutex<Option<(Path, Bytes)>>,
+}
+
+#[async_trait]
+impl Faults for Overtaken {
+    async fn before(&self, op: Op, path: &str) -> object_store::Result<Reply> {
+        if op == Op::Get && path.contains("/commits/000000000001") {
+            let commit = self.commit.lock().unwrap().take();
+            if let Some((record, bytes)) = commit {
+                self.objects.put(&record, bytes.into()).await?;
+                self.objects.delete(&Path::from(path)).await?;
+            }
+        }
+        Ok(Reply::Comes)
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_superseded_and_collected_while_a_newer_run_looks_at_it_is_no_damage() {
+    run(async {
+        let store = Store::new();
+        let (older, mut newer) = twins(&store, 1);
+        let first = older.job.start().unwrap();
+        for epoch in 1..=2 {
+            older.gate.open_to(COUNT / 4 * epoch);
+            first.checkpoint_now().await.unwrap();
+        }
+        first.cancel().await.unwrap();
+        let objects = Arc::new(InMemory::new());
+        let mut commit = None;
+        for (path, bytes) in store.contents().await {
+            if path.contains("/commits/000000000002") {
+                commit = Some((Path::from(path), bytes));
+            } else {
+                objects.put(&Path::from(path), bytes.into()).await.unwrap();
+            }
+        }
+        let overtaken = Overtaken { objects: objects.clone(), commit: Mutex::new(commit) };
+        let overtaken = FaultyStore::with(objects, overtaken);
+        newer.job.checkpoint_store(CheckpointStore::new(Arc::new(overtaken), "", JobId::new("twin").unwrap()));
+        newer.gate.open();
+        assert_eq!(finished(newer.job.start().unwrap()).await.restored, Some(2));
         assert_exact_together(&older, &newer);
     });
 }

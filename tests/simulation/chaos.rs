@@ -14,6 +14,7 @@ use tidegate::{
     Error, Result,
     extend::env::{Instant, now, random, sleep},
 };
+use tokio::sync::Notify;
 
 /// Which process does something; each start of the job is another one.
 pub type Client = u32;
@@ -31,7 +32,12 @@ pub struct Weather {
     pub user: u64,
     /// Of the readers and of the sinks' writers.
     pub connector: u64,
+    /// Of the calls that matter when the job changes hands: the process freezes there, and is replaced.
+    pub replaced: u64,
 }
+
+/// Where a process that is replaced can do the most harm when it goes on.
+const CRITICAL: [&str; 7] = ["claim", "commit", "listing", "manifest", "publishing", "reading", "sweep"];
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +57,13 @@ struct Inner {
     calm: bool,
     weather: Weather,
     frozen: BTreeMap<Client, Instant>,
+    replacement: Arc<Notify>,
     in_flight: BTreeMap<&'static str, u32>,
     tally: BTreeMap<String, u64>,
     /// Who has created the commit record of an epoch.
     committed: BTreeMap<u64, Client>,
+    /// Who has claimed the job last.
+    owner: Client,
     /// The first thing that must never happen and has.
     violation: Option<String>,
     hash: u64,
@@ -71,9 +80,11 @@ impl Chaos {
             calm: false,
             weather: Weather::default(),
             frozen: BTreeMap::new(),
+            replacement: Arc::default(),
             in_flight: BTreeMap::new(),
             tally: BTreeMap::new(),
             committed: BTreeMap::new(),
+            owner: 0,
             violation: None,
             hash: 0xcbf2_9ce4_8422_2325,
             printed,
@@ -90,6 +101,7 @@ impl Chaos {
             lose: some(&[0, 5, 40]),
             user: some(&[0, 0, 20, 300]),
             connector: some(&[0, 0, 2, 20]),
+            replaced: some(&[0, 0, 5, 30]),
         };
         Self(Arc::new(Mutex::new(chaos)))
     }
@@ -152,6 +164,21 @@ impl Chaos {
         self.inner().frozen.insert(client, now() + duration);
     }
 
+    /// Freezes a process where it hurts, and has another one started.
+    fn replace(&self, client: Client, kind: &'static str) {
+        if CRITICAL.contains(&kind) && self.strikes(|w| w.replaced, 1_000) {
+            self.freeze(client, self.ms(1..=1_000));
+            self.count(format!("replaced in {kind}"));
+            self.inner().replacement.notify_one();
+        }
+    }
+
+    /// Waits until a process is to be replaced.
+    pub async fn replacement(&self) {
+        let replacement = self.inner().replacement.clone();
+        replacement.notified().await;
+    }
+
     async fn thaw(&self, client: Client) {
         loop {
             let until = self.inner().frozen.get(&client).copied();
@@ -165,6 +192,7 @@ impl Chaos {
     /// Waits as the weather is, and says what becomes of a call.
     pub async fn before(&self, client: Client, kind: &'static str) -> Verdict {
         let _flight = self.depart(kind);
+        self.replace(client, kind);
         self.thaw(client).await;
         self.dawdle().await;
         if self.strikes(|w| w.refuse, 1_000) {
@@ -212,6 +240,11 @@ impl Chaos {
         })
     }
 
+    /// For how long a sink takes nothing more.
+    pub fn pause(&self) -> Option<Duration> {
+        self.strikes(|w| w.slow / 5, 1_000).then(|| self.ms(1..=50))
+    }
+
     /// A moment in which the user's function, or a connector's synchronous part, may fail or panic.
     pub fn trip(&self, place: &'static str) -> Result<()> {
         let strikes = match place {
@@ -231,6 +264,14 @@ impl Chaos {
     fn depart(&self, kind: &'static str) -> Flight {
         *self.inner().in_flight.entry(kind).or_default() += 1;
         Flight(self.clone(), kind)
+    }
+
+    /// A process has claimed the job.
+    pub fn claimed(&self, client: Client) {
+        self.inner().owner = client;
+    }
+    pub fn owner(&self) -> Client {
+        self.inner().owner
     }
 
     /// A commit record has been created.

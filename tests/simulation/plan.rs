@@ -93,7 +93,7 @@ impl Plan {
             ends: ends.to_vec(),
             every: chaos.one_of(&[None, Some(1), Some(7), Some(7), Some(20)]),
             bound_ms: chaos.one_of(&[0, disorder_ms / 2, disorder_ms]),
-            idle_ms: chaos.one_of(&[None, None, Some(20)]),
+            idle_ms: chaos.one_of(&[None, Some(5), Some(20)]),
             align_ms: chaos.one_of(&[None, None, Some(50)]),
             dead_letters: chaos.below(3) > 0,
             window_ms: chaos.one_of(&[10, 50, 300]),

@@ -15,6 +15,7 @@ use tidegate::{
     extend::{
         checkpoint::{commit::CommitPermit, ids::Epoch},
         connect::{OpenSink, Sink, SinkContext, SinkWriter, WriterContext},
+        env::sleep,
     },
 };
 
@@ -131,6 +132,7 @@ impl<T: Send + 'static> OpenSink<T> for Open<T> {
             buffer: Vec::new(),
             staged: Vec::new(),
             staging: None,
+            pause: None,
         })
     }
 
@@ -167,6 +169,7 @@ pub struct Writer<T> {
     buffer: Vec<T>,
     staged: Vec<String>,
     staging: Option<BoxFuture<'static, Result<String>>>,
+    pause: Option<BoxFuture<'static, ()>>,
 }
 
 impl<T: Send + 'static> Writer<T> {
@@ -204,6 +207,13 @@ impl<T: Send + 'static> SinkWriter<T> for Writer<T> {
         if self.buffer.len() as u64 >= self.part_max {
             self.staging = Some(self.stage());
             return self.poll_ready(cx);
+        }
+        if self.pause.is_none() {
+            self.pause = self.chaos.pause().map(|pause| sleep(pause).boxed());
+        }
+        if let Some(pause) = &mut self.pause {
+            std::task::ready!(pause.poll_unpin(cx));
+            self.pause = None;
         }
         Poll::Ready(Ok(()))
     }

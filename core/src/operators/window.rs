@@ -25,7 +25,7 @@ use crate::{
     record::{Control, Keyed, Output},
     runtime::build::Build,
     state::{
-        hash::Key,
+        hash::{Key, hash_key},
         keyed::KeyedState,
         table::{Reach, Table},
     },
@@ -86,6 +86,7 @@ where
             spec: self.clone(),
             late,
             watermark: MIN,
+            ahead: None,
             current: NO_WINDOW,
             fired: false,
             stats: build.stats(node),
@@ -99,6 +100,9 @@ pub struct WindowOperator<T, A> {
     spec: WindowSpec<A>,
     late: Option<SidePort<T>>,
     watermark: Timestamp,
+    /// After another parallelism, with splits that were idle: until then some key groups have seen a later
+    /// watermark than others, and what has fired for them must not fire again.
+    ahead: Option<Timestamp>,
     /// The window of the last record, as long as the watermark stands; and whether it has fired before.
     current: Window,
     fired: bool,
@@ -112,11 +116,11 @@ const NO_WINDOW: Window = Window { start: MAX, end: MIN };
 impl<T: Clone + Send + 'static, A: Aggregate<T>> WindowOperator<T, A> {
     /// Makes the window of a timestamp the current one; false when it is late.
     #[cold]
-    fn enter(&mut self, at: Timestamp) -> bool {
+    fn enter(&mut self, at: Timestamp, watermark: Timestamp) -> bool {
         let Some(window) = self.spec.windows.window(at) else { return false };
-        let open = (window.end - 1).saturating_add(self.spec.lateness_ms) > self.watermark;
+        let open = (window.end - 1).saturating_add(self.spec.lateness_ms) > watermark;
         if open {
-            (self.current, self.fired) = (window, window.end - 1 <= self.watermark);
+            (self.current, self.fired) = (window, window.end - 1 <= watermark);
         }
         open
     }
@@ -144,6 +148,7 @@ where
     /// do not say it: those of splits that were idle are behind.
     fn opened(&mut self, state: &KeyedState<K, A::State>) {
         self.watermark = state.watermark().unwrap_or(MIN);
+        self.ahead = state.newest_restored_watermark().filter(|newest| *newest > self.watermark);
     }
 
     #[inline(always)]
@@ -155,8 +160,11 @@ where
         out: &mut O,
     ) {
         // The window of the previous record is nearly always this one's too.
-        if !self.current.contains(at) && !self.enter(at) {
-            return self.late(record, at);
+        if !self.current.contains(at) || self.ahead.is_some() {
+            let ahead = self.ahead.and_then(|_| state.restored_watermark(hash)).unwrap_or(MIN);
+            if !self.enter(at, self.watermark.max(ahead)) {
+                return self.late(record, at);
+            }
         }
         let aggregate = &self.spec.aggregate;
         let Some(value) = state.entry(self.current.start, hash, &key, reach, || aggregate.init()) else { return };
@@ -194,6 +202,9 @@ where
             if window.end - 1 > before {
                 for table in state.tables().iter().filter(|t| t.namespace() == start) {
                     for (key, value) in table.iter() {
+                        if self.ahead.is_some() && state.restored_watermark(hash_key(key)) >= Some(window.end - 1) {
+                            continue;
+                        }
                         self.emitted += 1;
                         let value = self.spec.aggregate.finish(value);
                         out.record(Windowed { key: key.clone(), window, value }, window.end - 1);
@@ -204,6 +215,7 @@ where
                 state.discard(start);
             }
         }
+        self.ahead = self.ahead.filter(|newest| *newest > self.watermark);
         Ok(())
     }
 

@@ -13,6 +13,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::{
+    collections::BTreeMap,
     hint::black_box,
     sync::{
         Arc,
@@ -78,6 +79,8 @@ pub struct KeyedState<K, V> {
     recent: usize,
     operator: String,
     watermark: Option<i64>,
+    /// What was restored, by key group: subtasks that one follows need not have seen the same.
+    restored: BTreeMap<u16, i64>,
 }
 
 impl<K: Key, V: Value> KeyedState<K, V> {
@@ -114,6 +117,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             recent: 0,
             operator: operator.to_owned(),
             watermark: None,
+            restored: BTreeMap::new(),
         })
     }
 
@@ -138,6 +142,8 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         let damaged = || Error::corrupt("a block of state is not one of ours");
         if is_watermark_key(key) {
             let saved = i64::from_le_bytes(block.try_into().map_err(|_| damaged())?);
+            let (key_group, _) = key.split_first_chunk().ok_or_else(damaged)?;
+            self.restored.insert(u16::from_be_bytes(*key_group), saved);
             self.watermark = Some(self.watermark.map_or(saved, |w| w.min(saved)));
             return Ok(());
         }
@@ -238,9 +244,19 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         }
     }
 
-    /// The watermark that was saved with the state, if the operator saves one.
+    /// The lowest watermark that was saved with the state, if the operator saves one.
     pub fn watermark(&self) -> Option<i64> {
         self.watermark
+    }
+
+    /// The watermark that was restored for the key group of a hash.
+    pub fn restored_watermark(&self, hash: u64) -> Option<i64> {
+        self.restored.get(&key_group(hash, self.key_groups)).copied()
+    }
+
+    /// The highest that was restored for any key group.
+    pub fn newest_restored_watermark(&self) -> Option<i64> {
+        self.restored.values().max().copied()
     }
 
     /// Saves the operator's watermark with the state, in every key group.
@@ -279,6 +295,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         }
         if let Some(watermark) = self.watermark {
             for key_group in self.range.iter() {
+                let watermark = self.restored.get(&key_group).map_or(watermark, |restored| watermark.max(*restored));
                 self.capture.batch.put_with(watermark_key(key_group), |bytes| {
                     bytes.extend_from_slice(&watermark.to_le_bytes());
                     Ok(())
