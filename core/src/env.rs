@@ -6,7 +6,7 @@
 //!
 //! A paused tokio clock holds `now` and `sleep` still, and a runtime of one thread the order of tasks. Two
 //! things are left that differ from run to run: the machine's clock, and what has to be unlike everything
-//! else. [`simulated`] holds those; it is compiled into tests only (the feature `testkit`).
+//! else. `simulated` holds those; it is compiled into tests only (the feature `testkit`).
 #![allow(clippy::disallowed_methods)]
 use std::{
     future::Future,
