@@ -71,7 +71,8 @@ async fn claims_of_racing_processes_are_all_different() {
         let claims = join_all(names.iter().map(|n| store.claim(n))).await;
         let distinct: BTreeSet<_> = claims.into_iter().map(Result::unwrap).collect();
         assert_eq!(distinct.len(), 8);
-        assert_eq!(store.attempts().await.unwrap().len(), 8);
+        // Who was overtaken before it had looked has claimed again: there may be more, but none that is newer.
+        assert_eq!(store.attempts().await.unwrap().last(), distinct.last());
     }
 }
 
