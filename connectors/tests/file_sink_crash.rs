@@ -264,7 +264,9 @@ impl World {
 
 /// Returns how many changing calls were made.
 fn run(inner: Arc<dyn ObjectStore>, steps: Vec<Step>) -> u64 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // One thread for what blocks: a write of a dead attempt that is under way comes before its successor's sweep.
+    // With more it may come behind it, and is swept by the next.
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let mut world = World::new(inner);
         for step in steps {

@@ -118,7 +118,8 @@ impl JobMetrics {
         for node in shared.graph.nodes() {
             let stats: Vec<_> = all.iter().filter(|((n, _), _)| *n == node.id).map(|(_, s)| s.as_ref()).collect();
             let mut metrics = operator(&node, &stats, elapsed);
-            if metrics.records_in == 0 && node.kind != NodeKind::Source {
+            let counts = matches!(node.kind, NodeKind::Source | NodeKind::Keyed | NodeKind::Sink);
+            if metrics.records_in == 0 && !counts {
                 // Operators that change no counts keep none: what went in is what came out before them.
                 metrics.records_in = node.inputs.iter().map(|i| operators[i.0 as usize].records_out).sum();
             }
