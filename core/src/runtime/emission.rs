@@ -100,6 +100,7 @@ where
                     }
                     return;
                 }
+                Believed::Failed => return,
             }
         } else {
             self.time.observe(at)
@@ -144,7 +145,7 @@ where
                 ));
                 self.fault
                     .get_or_insert(e.hint("mend the clock that made it, or choose another policy in guard_future"));
-                Believed::No { due }
+                Believed::Failed
             }
         }
     }
@@ -156,6 +157,8 @@ enum Believed {
     No { due: bool },
     /// It goes to the side stream.
     Aside { due: bool },
+    /// The attempt fails, and nobody sees it.
+    Failed,
 }
 
 fn shortened(raw: &str) -> String {

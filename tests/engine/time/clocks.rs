@@ -7,9 +7,12 @@ use crate::{
     kit::{assert_same, end, finished, run, settings},
     script::{Event, Script, at},
 };
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tidegate::{
-    Collect, FarFuture, Job, JobMetrics, Kind, Stream, Tumbling, Watermarks,
+    Collect, FarFuture, ForEach, Job, JobMetrics, Kind, Stream, Tumbling, Watermarks,
     extend::env::{now, wall_ms},
 };
 
@@ -102,6 +105,24 @@ fn a_guard_that_fails_names_the_timestamp() {
         assert!(text.contains(&(start + 240 * HOUR).to_string()) && text.contains("events"), "{text}");
         assert!(text.contains("guard_future"), "{text}");
         assert!(job.counts.is_empty() && job.late.is_empty());
+    });
+}
+
+/// A sink that keeps what it is given at once would have it for good.
+#[test]
+fn a_guard_that_fails_lets_nobody_see_the_record() {
+    run(async {
+        let (_, events) = one_bad_clock();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sees = seen.clone();
+        let watermarks = Watermarks::monotonous().guard_future(Duration::from_secs(600), FarFuture::Fail);
+        let job = Job::new("job", settings(1));
+        job.source("events", Script::open(events))
+            .event_time(|e: &Event| e.at, watermarks)
+            .sink("seen", ForEach::new(move |e: Event, _| sees.lock().unwrap().push(e.id)));
+        assert_eq!(end(job.start().unwrap()).await.0.unwrap_err().kind(), Kind::Data);
+        let seen = seen.lock().unwrap().clone();
+        assert!(seen.contains(&0) && !seen.contains(&3) && !seen.contains(&5), "{seen:?}");
     });
 }
 
