@@ -109,7 +109,6 @@ impl Shared {
         tracing::debug!(job = %self.job, %epoch, "checkpoint begins");
     }
 
-    /// Who has asked is answered last: he may look at the status and the metrics at once.
     pub(super) fn checkpoint_completed(&self, epoch: Epoch, duration_ms: u64, bytes: u64, tokens: &[u64]) {
         let mut live = self.live();
         live.completed_in_attempt = true;
