@@ -20,7 +20,6 @@ use tidegate::extend::{
         codec::Codec,
         hash::{hash_key, key_group},
         keyed::{KeyedState, Swept},
-        table::Reach,
     },
 };
 
@@ -82,7 +81,7 @@ async fn open(store: &Arc<CheckpointStore>, codec: Codec, restore: Vec<StateHand
 
 fn put(state: &mut KeyedState<String, Totals>, namespace: i64, key: &str, n: u64) {
     let key = key.to_owned();
-    *state.entry(namespace, hash_key(&key), &key, Reach::Near, || totals(0)).unwrap() = totals(n);
+    assert!(state.update(namespace, hash_key(&key), &key, || totals(0), |value| *value = totals(n)));
 }
 
 async fn snapshot(state: &mut KeyedState<String, Totals>, epoch: u64) -> StateHandle {

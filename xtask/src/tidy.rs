@@ -46,6 +46,9 @@ pub fn check(root: &Path) -> Result<(), Failed> {
     if complaints.is_empty() { Ok(()) } else { Err(format!("tidiness:\n  {}", complaints.join("\n  "))) }
 }
 
+/// Where unsafe code may be, each for a measured gain.
+const UNSAFE: [&str; 1] = ["core/src/state/prefetch.rs"];
+
 fn rules(name: &str, text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut complain = |why: &str| complaints.push(why.to_owned());
@@ -62,7 +65,11 @@ fn rules(name: &str, text: &str) -> Vec<String> {
             complain(&format!("has a {word} in it: do it, or open an issue"));
         }
         if text.contains(concat!("unsafe", " {")) || text.contains(concat!("unsafe", " fn")) {
-            complain("has unsafe code, of which the project has none");
+            if !UNSAFE.contains(&name) {
+                complain("has unsafe code, which lives in few small modules: xtask/src/tidy.rs knows them");
+            } else if !text.contains("// SAFETY: ") {
+                complain("does not say why its unsafe code is sound (// SAFETY: ...)");
+            }
         }
     }
     let foreign = [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/wo", "rk/")];
@@ -122,6 +129,10 @@ mod tests {
         for text in bad {
             assert_eq!(rules("a.rs", &text).len(), 1, "{text:.40}");
         }
+        let mut home = concat!("//! H.\nunsafe", " { }\n").to_owned();
+        assert_eq!(rules(UNSAFE[0], &home).len(), 1);
+        home.push_str("// SAFETY: nothing is done.\n");
+        assert!(rules(UNSAFE[0], &home).is_empty());
     }
 
     #[test]

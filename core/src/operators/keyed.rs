@@ -31,7 +31,7 @@ use crate::{
         backend::OpenContext,
         hash::{Key, check_key, hash_key},
         keyed::{KeyedState, Swept},
-        table::{Reach, Value},
+        table::Value,
     },
     time::Timestamp,
 };
@@ -43,16 +43,15 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
     /// What it emits.
     type Out: Send + 'static;
 
-    /// Takes a record. What is wrong with the state, the state itself tells.
+    /// Takes a batch and leaves it empty. What is wrong with the state, the state itself tells.
     fn process<O: Output<Self::Out>>(
         &mut self,
         state: &mut KeyedState<K, Self::Value>,
-        record: Keyed<K, T>,
-        reach: Reach,
+        records: &mut Vec<Keyed<K, T>>,
         out: &mut O,
     );
 
-    /// The namespace of a record of this time. A whole batch is brought near in that of its first.
+    /// The namespace of a record of this time. A whole batch is asked for in that of its first.
     fn namespace(&self, at: Timestamp) -> i64 {
         let _ = at;
         0
@@ -138,10 +137,9 @@ where
         let operator = self.spec.operator(build, self.node);
         let input = KeyedNode::new(build, &self.name, self.node, operator, out)?;
         if build.parallelism() == 1 {
-            return self.upstream.attach(
-                build,
-                KeyBy { key: self.key.clone(), batch: Vec::with_capacity(FUSED_BATCH), direct: false, input },
-            );
+            return self
+                .upstream
+                .attach(build, KeyBy { key: self.key.clone(), batch: Vec::with_capacity(FUSED_BATCH), input });
         }
         let (lanes, inlets) = build.exchange::<K, S::Item>(self.node)?;
         gate::task(build, self.node, inlets, input);
@@ -158,8 +156,6 @@ const FUSED_BATCH: usize = 256;
 struct KeyBy<F, K, T, P> {
     key: F,
     batch: Vec<Keyed<K, T>>,
-    /// What the input said last: see [`KeyedInput::is_direct`].
-    direct: bool,
     input: P,
 }
 
@@ -182,11 +178,6 @@ where
     fn record(&mut self, record: T, at: Timestamp) {
         let key = (self.key)(&record);
         let hash = hash_key(&key);
-        // Two values, each made where it is used: one that may also have to lie in a batch would always lie in
-        // memory.
-        if self.direct {
-            return self.input.record(Keyed { hash, key, record, at });
-        }
         self.batch.push(Keyed { hash, key, record, at });
         if self.batch.len() >= FUSED_BATCH {
             self.hand_on();
@@ -195,12 +186,9 @@ where
     fn control(&mut self, control: Control) {
         self.hand_on();
         self.input.control(control);
-        self.direct = self.input.is_direct();
     }
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        ready!(self.input.poll_ready(cx))?;
-        self.direct = self.input.is_direct() && self.batch.is_empty();
-        Poll::Ready(Ok(()))
+        self.input.poll_ready(cx)
     }
     fn sweep(&mut self) -> bool {
         self.input.sweep()
@@ -209,11 +197,6 @@ where
 
 /// What takes keyed batches: a `KeyedNode`, whatever its operator.
 pub trait KeyedInput<K, T>: Send + 'static {
-    /// Whether it takes records one by one, because its state is small: then the chain and the update of the
-    /// state are one loop.
-    fn is_direct(&self) -> bool;
-    /// Takes one record, while it is direct.
-    fn record(&mut self, record: Keyed<K, T>);
     /// Takes a batch and leaves it empty.
     fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>);
     /// As [`Output::control`].
@@ -249,8 +232,6 @@ where
     sweeping: bool,
     key_checked: bool,
     records_in: u64,
-    /// Set between two fills, and only while nothing is special: see [`KeyedInput::is_direct`].
-    direct: bool,
     input: PhantomData<fn(T)>,
 }
 
@@ -285,14 +266,12 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             sweeping: false,
             key_checked: false,
             records_in: 0,
-            direct: false,
             input: PhantomData,
         })
     }
 
     fn check(&mut self, result: Result<()>) {
         if let Err(e) = result {
-            self.direct = false;
             let name = &self.reporter.participant().operator;
             self.fault.get_or_insert(e.at(format!("operator {name}")));
         }
@@ -303,17 +282,20 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         let (Some(state), Some(first)) = (&mut self.state, batch.first()) else {
             return Err(Error::internal("records came before the state was loaded"));
         };
-        if !state.is_near() {
-            state.touch(self.operator.namespace(first.at), batch.iter().map(|r| r.hash));
+        state.touch(self.operator.namespace(first.at), batch.iter().map(|r| r.hash));
+        if !self.sweeping {
+            self.operator.process(state, batch, &mut self.out);
+            return state.fault();
         }
-        let mut began = self.sweeping.then(now);
-        for (index, record) in batch.drain(..).enumerate() {
-            self.operator.process(state, record, Reach::Far, &mut self.out);
-            if let (Some(since), 0) = (&mut began, (index + 1) % PAUSE_EVERY) {
-                let until = now();
-                self.stats.snapshot_pause_ns.fetch_max(until.duration_since(*since).as_nanos() as u64, Relaxed);
-                *since = until;
-            }
+        let mut began = now();
+        let mut records = batch.drain(..);
+        let mut few = Vec::with_capacity(PAUSE_EVERY);
+        while !records.as_slice().is_empty() {
+            few.extend(records.by_ref().take(PAUSE_EVERY));
+            self.operator.process(state, &mut few, &mut self.out);
+            let until = now();
+            self.stats.snapshot_pause_ns.fetch_max(until.duration_since(began).as_nanos() as u64, Relaxed);
+            began = until;
         }
         state.fault()
     }
@@ -321,7 +303,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
     fn barrier(&mut self, barrier: Barrier) {
         let Some(state) = &mut self.state else { return };
         match state.freeze(barrier.epoch) {
-            Ok(true) => (self.sweeping, self.direct) = (true, false),
+            Ok(true) => self.sweeping = true,
             Ok(false) => self.reporter.decline(barrier.epoch, "its last snapshot is still being stored".into()),
             Err(e) => self.check(Err(e)),
         }
@@ -356,18 +338,6 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
 impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> KeyedInput<K, T>
     for KeyedNode<K, T, Op, O>
 {
-    #[inline(always)]
-    fn is_direct(&self) -> bool {
-        self.direct
-    }
-
-    #[inline(always)]
-    fn record(&mut self, record: Keyed<K, T>) {
-        let Some(state) = &mut self.state else { return };
-        self.records_in += 1;
-        self.operator.process(state, record, Reach::Near, &mut self.out);
-    }
-
     fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>) {
         if let (false, Some(first)) = (self.key_checked, batch.first()) {
             self.key_checked = true;
@@ -418,7 +388,6 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         OperatorStats::add(&self.stats.records_in, self.records_in - self.stats.records_in.load(Relaxed));
         if let Some(state) = &self.state {
             self.stats.state_entries.store(state.len() as u64, Relaxed);
-            self.direct = self.key_checked && !self.sweeping && state.is_near();
         }
         let side = self.operator.poll_side(cx)?;
         let out = self.out.poll_ready(cx)?;

@@ -7,7 +7,7 @@ use crate::{
     plan::NodeId,
     record::{Keyed, Output},
     runtime::build::Build,
-    state::{hash::Key, keyed::KeyedState, table::Reach},
+    state::{hash::Key, keyed::KeyedState},
 };
 
 /// See [`KeyedStream::aggregate`](crate::api::keyed::KeyedStream::aggregate).
@@ -47,14 +47,26 @@ where
     fn process<O: Output<U>>(
         &mut self,
         state: &mut KeyedState<K, A::State>,
-        Keyed { hash, key, record, at }: Keyed<K, T>,
-        reach: Reach,
+        records: &mut Vec<Keyed<K, T>>,
         out: &mut O,
     ) {
         let aggregate = &self.aggregate;
-        let Some(value) = state.entry(0, hash, &key, reach, || aggregate.init()) else { return };
-        aggregate.add(value, record);
-        let result = aggregate.finish(value);
-        out.record((self.emit)(key, result), at);
+        let mut records = records.drain(..);
+        while !records.as_slice().is_empty() {
+            let mut entries = state.cursor(0);
+            while let Some(next) = records.as_slice().first() {
+                // A record is taken off when its entry is there.
+                let Some(value) = entries.entry(next.hash, &next.key, || aggregate.init()) else {
+                    if !state.open(0, next.hash) {
+                        return;
+                    }
+                    break;
+                };
+                let Some(Keyed { key, record, at, .. }) = records.next() else { break };
+                aggregate.add(value, record);
+                let result = aggregate.finish(value);
+                out.record((self.emit)(key, result), at);
+            }
+        }
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     state::{
         hash::{Key, hash_key},
         keyed::KeyedState,
-        table::{Reach, Table},
+        table::Table,
     },
     time::{MAX, MIN, Timestamp, Window, millis},
 };
@@ -125,8 +125,7 @@ impl<T: Clone + Send + 'static, A: Aggregate<T>> WindowOperator<T, A> {
         open
     }
 
-    /// Inlined, cold as it is: a call would keep the record of every other one in memory.
-    #[inline(always)]
+    #[cold]
     fn late(&mut self, record: T, at: Timestamp) {
         OperatorStats::add(&self.stats.late, 1);
         if let Some(late) = &mut self.late {
@@ -155,24 +154,42 @@ where
     fn process<O: Output<Self::Out>>(
         &mut self,
         state: &mut KeyedState<K, A::State>,
-        Keyed { hash, key, record, at }: Keyed<K, T>,
-        reach: Reach,
+        records: &mut Vec<Keyed<K, T>>,
         out: &mut O,
     ) {
-        // The window of the previous record is nearly always this one's too.
-        if !self.current.contains(at) || self.ahead.is_some() {
-            let ahead = self.ahead.and_then(|_| state.restored_watermark(hash)).unwrap_or(MIN);
-            if !self.enter(at, self.watermark.max(ahead)) {
-                return self.late(record, at);
+        let mut records = records.drain(..);
+        while let Some(next) = records.as_slice().first() {
+            // The window of the previous record is nearly always the next one's too.
+            if !self.current.contains(next.at) || self.ahead.is_some() {
+                let ahead = self.ahead.and_then(|_| state.restored_watermark(next.hash)).unwrap_or(MIN);
+                if !self.enter(next.at, self.watermark.max(ahead)) {
+                    if let Some(Keyed { record, at, .. }) = records.next() {
+                        self.late(record, at);
+                    }
+                    continue;
+                }
             }
-        }
-        let aggregate = &self.spec.aggregate;
-        let Some(value) = state.entry(self.current.start, hash, &key, reach, || aggregate.init()) else { return };
-        aggregate.add(value, record);
-        if self.fired {
-            let value = aggregate.finish(value);
-            self.emitted += 1;
-            out.record(Windowed { key, window: self.current, value }, self.current.end - 1);
+            let (window, fired, aggregate) = (self.current, self.fired, &self.spec.aggregate);
+            let mut entries = state.cursor(window.start);
+            while let Some(next) = records.as_slice().first().filter(|r| window.contains(r.at)) {
+                // A record is taken off when its entry is there.
+                let Some(value) = entries.entry(next.hash, &next.key, || aggregate.init()) else {
+                    if !state.open(window.start, next.hash) {
+                        return;
+                    }
+                    break;
+                };
+                let Some(Keyed { key, record, .. }) = records.next() else { break };
+                aggregate.add(value, record);
+                if fired {
+                    let value = aggregate.finish(value);
+                    self.emitted += 1;
+                    out.record(Windowed { key, window, value }, window.end - 1);
+                }
+                if self.ahead.is_some() {
+                    break;
+                }
+            }
         }
     }
 

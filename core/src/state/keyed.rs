@@ -14,7 +14,6 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::{
     collections::BTreeMap,
-    hint::black_box,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering::SeqCst},
@@ -32,11 +31,11 @@ use super::{
     backend::{Residency, StateBackend, WriteBatch},
     codec::Codec,
     hash::{Key, hash_key, key_group},
-    table::{Capture, Reach, Table, Value, is_watermark_key, namespace_of, watermark_key},
+    table::{Capture, Cursor, Table, Value, is_watermark_key, namespace_of, watermark_key},
 };
 
 /// Bytes captured before they are handed to the backend.
-const HAND_OVER: usize = 1 << 20;
+const HAND_OVER: usize = 1 << 18;
 /// Pairs a page of a restore.
 const PAGE: usize = 1024;
 
@@ -76,7 +75,6 @@ pub struct KeyedState<K, V> {
     key_groups: u16,
     range: KeyGroupRange,
     generation: u32,
-    recent: usize,
     operator: String,
     watermark: Option<i64>,
     /// What was restored, by key group: subtasks that one follows need not have seen the same.
@@ -114,7 +112,6 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             key_groups,
             range,
             generation: 1,
-            recent: 0,
             operator: operator.to_owned(),
             watermark: None,
             restored: BTreeMap::new(),
@@ -156,55 +153,67 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             let value: V = codec.decode(&mut rest)?;
             let hash = hash_key(&key);
             if self.range.contains(key_group(hash, self.key_groups)) {
-                self.entry(namespace, hash, &key, Reach::Far, || value);
+                self.update(namespace, hash, &key, || value, |_| ());
             }
         }
         if rest.is_empty() { Ok(()) } else { Err(damaged()) }
     }
 
     /// The table of a namespace, made if there is none.
-    #[cold]
-    fn find_table(&mut self, namespace: i64) -> usize {
-        self.recent = self.tables.iter().position(|t| t.namespace() == namespace).unwrap_or_else(|| {
+    fn table(&mut self, namespace: i64) -> usize {
+        self.tables.iter().position(|t| t.namespace() == namespace).unwrap_or_else(|| {
             let table = match self.spare.take() {
                 Some(spare) => spare.begin(namespace, self.generation),
                 None => Table::new(namespace, self.depth_min, self.generation),
             };
             self.tables.push(table);
             self.tables.len() - 1
-        });
-        self.recent
+        })
     }
 
-    /// Whether all of it is in a near cache: then nothing is gained by changing many keys in a row.
-    pub fn is_near(&self) -> bool {
-        self.tables.iter().all(Table::is_near)
-    }
-
-    /// Brings near what these keys most likely have in a namespace, all together, so that cache misses overlap.
+    /// Asks for what these keys most likely have in a namespace, all together, so that cache misses overlap.
     #[inline]
-    pub fn touch(&self, namespace: i64, hashes: impl Iterator<Item = u64>) {
+    pub fn touch(&self, namespace: i64, hashes: impl Iterator<Item = u64> + Clone) {
         if let Some(table) = self.tables.iter().find(|t| t.namespace() == namespace) {
-            black_box(hashes.map(|hash| u32::from(table.touch(hash))).fold(0, u32::wrapping_add));
+            table.touch(hashes);
         }
     }
 
-    /// The value of a key in a namespace, to be changed; it is made by `init` if there is none. `None` when the
-    /// snapshot in progress cannot have what was there before: see [`KeyedState::fault`].
+    /// A way to the entries of a namespace.
     #[inline(always)]
-    pub fn entry(
+    pub fn cursor(&mut self, namespace: i64) -> Cursor<'_, K, V> {
+        let index = self.table(namespace);
+        self.tables[index].cursor()
+    }
+
+    /// Opens for change what a namespace has under a hash. False when the snapshot in progress cannot have what was
+    /// there before: see [`KeyedState::fault`].
+    #[cold]
+    #[inline(never)]
+    pub fn open(&mut self, namespace: i64, hash: u64) -> bool {
+        let index = self.table(namespace);
+        let opened = self.tables[index].open(hash, &mut self.capture).and_then(|()| self.hand_over());
+        opened.map_err(|fault| self.capture.fault.get_or_insert(fault)).is_ok()
+    }
+
+    /// Pieces of one size, so that the allocator has them ready for the next snapshot.
+    fn hand_over(&mut self) -> Result<()> {
+        if self.capture.batch.bytes.len() < HAND_OVER {
+            return Ok(());
+        }
+        self.backend.write(std::mem::take(&mut self.capture.batch))
+    }
+
+    /// Changes the value of one key; it is made by `init` if there is none. False as [`KeyedState::open`].
+    pub fn update(
         &mut self,
         namespace: i64,
         hash: u64,
         key: &K,
-        reach: Reach,
         init: impl FnOnce() -> V,
-    ) -> Option<&mut V> {
-        let index = match self.tables.get(self.recent) {
-            Some(table) if table.namespace() == namespace => self.recent,
-            _ => self.find_table(namespace),
-        };
-        self.tables.get_mut(index).and_then(|table| table.entry(hash, key, reach, init, &mut self.capture))
+        f: impl FnOnce(&mut V),
+    ) -> bool {
+        self.open(namespace, hash) && self.cursor(namespace).entry(hash, key, init).map(f).is_some()
     }
 
     /// What has gone wrong since the last call: it fails the attempt.
@@ -235,7 +244,6 @@ impl<K: Key, V: Value> KeyedState<K, V> {
     pub fn discard(&mut self, namespace: i64) {
         let Some(index) = self.tables.iter().position(|t| t.namespace() == namespace) else { return };
         let table = self.tables.swap_remove(index);
-        self.recent = 0;
         if matches!(self.phase, Phase::Sweeping(_)) && !table.is_swept() {
             self.retired.push(table);
         } else {
@@ -325,12 +333,10 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             let left = until.saturating_sub(self.capture.entries);
             done &= left > 0 && table.sweep(left, &mut self.capture)?;
         }
-        if self.capture.batch.bytes.len() >= HAND_OVER || done {
-            self.backend.write(std::mem::take(&mut self.capture.batch))?;
-        }
         if !done {
-            return Ok(Swept::More);
+            return self.hand_over().map(|()| Swept::More);
         }
+        self.backend.write(std::mem::take(&mut self.capture.batch))?;
         self.capture.active = false;
         for table in std::mem::take(&mut self.retired) {
             table.discard(&mut self.capture);

@@ -8,5 +8,6 @@ pub mod backend;
 pub mod codec;
 pub mod hash;
 pub mod keyed;
+mod prefetch;
 mod shard;
 pub mod table;

@@ -1,40 +1,34 @@
 //! A sub-shard: a small open-addressing table that is serialised, split and grown as a whole.
 //!
 //! It is small, so that whatever is done to it as a whole is short: the longest pause of the state is one
-//! sub-shard's. An entry lies in the first slot from its home on that was free, and there are two ways to find
-//! it, because two things limit a look-up:
-//! - **near**, in a state that the caches hold, a branch guessed wrong. So the tags of eight slots are one word,
-//!   and are searched at once.
-//! - **far**, the lines that come from memory, one of which costs as much as all the rest. So slots are asked
-//!   one by one: mostly one line, where tags would be another.
-use super::hash::{Key, hash_key};
+//! sub-shard's. Slots lie in groups of eight, whose tags are one word and are searched at once. A key's group is
+//! its home, or if that was full the first one that was not of `home ^ 1`, `home ^ 2`, ...
+//!
+//! Which tags a look-up needs is known from the hash, and which slot from the tags, before any key is compared.
+//! In a state larger than the caches that is what counts: a batch of look-ups asks for the lines of all its tags,
+//! then for those of all its slots (`touch_tags`, `touch_slot`), and so waits for them together.
+use super::{
+    hash::{Key, hash_key},
+    prefetch::prefetch,
+};
 
-/// Entries at which a sub-shard is split: five eighths of its slots, as many as it ever has taken.
-pub(super) const ENTRIES_MAX: usize = 640;
+/// Entries at which a sub-shard is split: five eighths of 2,048 slots, as many as it ever has taken.
+pub(super) const ENTRIES_MAX: usize = 1280;
 /// Never a table's generation: this sub-shard cannot be changed as it is.
 pub(super) const STALE: u32 = 0;
 
-/// Where a state is taken to be: each look-up is right in either, and quick in one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// In the processor's own caches.
-    Near,
-    /// In memory.
-    Far,
-}
-
-/// Tags that are searched at once.
+/// Slots of a group.
 const LANES: usize = 8;
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
 type Slot<K, V> = Option<(K, V)>;
 
-/// Slots that begin where a cache line does, so that few of them lie in two.
+/// It begins where a cache line does, so that few slots lie in two.
 #[repr(align(64))]
-struct Lines<K, V>([Slot<K, V>; LANES]);
+struct Group<K, V>([Slot<K, V>; LANES]);
 
-/// The tag of a hash. Its bits find neither the sub-shard nor the slot; its top bit says that the slot is taken.
+/// The tag of a hash. Its bits find neither the sub-shard nor the group; its top bit says that the slot is taken.
 #[inline(always)]
 fn tag(hash: u64) -> u8 {
     (hash >> 24) as u8 | 0x80
@@ -56,9 +50,9 @@ fn lane(bits: u64) -> usize {
 /// See the module. What every look-up needs of it is in one cache line.
 #[repr(align(64))]
 pub(super) struct Shard<K, V> {
-    /// One a slot, and the first ones again at the end, so that eight can be read from any slot on.
-    tags: Box<[u8]>,
-    slots: Box<[Lines<K, V>]>,
+    /// A word a group: a byte a slot, 0 where it is free.
+    tags: Box<[u64]>,
+    groups: Box<[Group<K, V>]>,
     pub len: u32,
     /// The generation of the table in which it was last captured or found not to need it.
     pub generation: u32,
@@ -74,123 +68,118 @@ pub(super) struct Shard<K, V> {
 
 impl<K: Key, V> Shard<K, V> {
     pub(super) fn new(depth: u8, generation: u32) -> Self {
-        let (tags, slots) = Default::default();
-        Self { tags, slots, len: 0, generation, open: STALE, depth, stored: false, saved: false }
+        let (tags, groups) = Default::default();
+        Self { tags, groups, len: 0, generation, open: STALE, depth, stored: false, saved: false }
     }
 
     /// As new, but with the memory that it has.
     pub(super) fn clear(&mut self, generation: u32) {
-        let (mut tags, mut slots) = (std::mem::take(&mut self.tags), std::mem::take(&mut self.slots));
+        let (mut tags, mut groups) = (std::mem::take(&mut self.tags), std::mem::take(&mut self.groups));
         tags.fill(0);
-        for slot in slots.iter_mut().flat_map(|l| &mut l.0) {
-            *slot = None;
-        }
-        *self = Self { tags, slots, ..Self::new(self.depth, generation) };
+        groups.iter_mut().flat_map(|g| &mut g.0).for_each(|slot| *slot = None);
+        *self = Self { tags, groups, ..Self::new(self.depth, generation) };
     }
 
+    /// The group of a hash.
     #[inline(always)]
-    fn mask(&self) -> usize {
-        (self.slots.len() * LANES).wrapping_sub(1)
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & self.groups.len().wrapping_sub(1)
     }
 
     #[inline(always)]
     fn has(&self, at: usize, key: &K) -> bool {
-        self.slots.get(at / LANES).is_some_and(|l| l.0[at % LANES].as_ref().is_some_and(|e| e.0 == *key))
+        self.groups.get(at / LANES).is_some_and(|g| g.0[at % LANES].as_ref().is_some_and(|e| e.0 == *key))
     }
 
-    /// The slot of a key, if it is in here.
+    /// The slot of a key; if it is not in here, the one that it would have.
     #[inline(always)]
-    pub(super) fn find(&self, hash: u64, key: &K, reach: Reach) -> Option<usize> {
-        match reach {
-            Reach::Near => self.find_near(hash, key),
-            Reach::Far => self.find_far(hash, key),
-        }
-    }
-
-    #[inline(always)]
-    fn find_near(&self, hash: u64, key: &K) -> Option<usize> {
-        let mask = self.mask();
-        let mut at = hash as usize & mask;
-        while let Some(tags) = self.tags.get(at..).and_then(|t| t.first_chunk()) {
-            let word = u64::from_le_bytes(*tags);
-            let mut same = same(word, tag(hash));
+    pub(super) fn find(&self, hash: u64, key: &K) -> Result<usize, usize> {
+        let home = self.home(hash);
+        let mut far = 0;
+        while let Some(word) = self.tags.get(home ^ far) {
+            let mut same = same(*word, tag(hash));
             while same != 0 {
-                let slot = (at + lane(same)) & mask;
-                if self.has(slot, key) {
-                    return Some(slot);
+                let at = (home ^ far) * LANES + lane(same);
+                if self.has(at, key) {
+                    return Ok(at);
                 }
                 same &= same - 1;
             }
-            if word & HIGH != HIGH {
-                break;
+            let free = !word & HIGH;
+            if free != 0 {
+                return Err((home ^ far) * LANES + lane(free));
             }
-            at = (at + LANES) & mask;
+            far += 1;
         }
-        None
-    }
-
-    #[inline(always)]
-    fn find_far(&self, hash: u64, key: &K) -> Option<usize> {
-        let mask = self.mask();
-        let mut at = hash as usize & mask;
-        while let Some(Some(entry)) = self.slots.get(at / LANES).map(|l| &l.0[at % LANES]) {
-            if entry.0 == *key {
-                return Some(at);
-            }
-            at = (at + 1) & mask;
-        }
-        None
+        Err(usize::MAX)
     }
 
     /// The value in a slot.
     #[inline(always)]
     pub(super) fn value(&mut self, at: usize) -> Option<&mut V> {
-        self.slots.get_mut(at / LANES).and_then(|l| l.0[at % LANES].as_mut()).map(|e| &mut e.1)
+        self.groups.get_mut(at / LANES).and_then(|g| g.0[at % LANES].as_mut()).map(|e| &mut e.1)
     }
 
-    /// Brings the home of a hash near; whether it is taken.
+    /// Asks for the tags among which that of a hash is.
     #[inline(always)]
-    pub(super) fn touch(&self, hash: u64) -> bool {
-        let home = hash as usize & self.mask();
-        self.slots.get(home / LANES).is_some_and(|l| l.0[home % LANES].is_some())
-    }
-
-    /// Puts in a key that is not in here, and says where.
-    pub(super) fn insert(&mut self, hash: u64, key: K, value: V) -> usize {
-        if (self.len as usize + 1) * 8 > self.slots.len() * LANES * 5 {
-            self.grow();
+    pub(super) fn touch_tags(&self, hash: u64) {
+        if let Some(word) = self.tags.get(self.home(hash)) {
+            prefetch(word);
         }
-        self.len += 1;
-        self.place(hash, (key, value))
     }
 
+    /// Asks for the slot in which the key of a hash most likely is, or will be. Without a branch on which it is:
+    /// nobody could guess it.
+    #[inline(always)]
+    pub(super) fn touch_slot(&self, hash: u64) {
+        let home = self.home(hash);
+        if let (Some(word), Some(group)) = (self.tags.get(home), self.groups.get(home)) {
+            let same = same(*word, tag(hash));
+            let lanes = if same == 0 { !word & HIGH } else { same };
+            prefetch(&group.0[lane(lanes | 1 << 63)]);
+        }
+    }
+
+    /// Whether one more entry would be too many for its slots.
+    #[inline(always)]
+    pub(super) fn is_full(&self) -> bool {
+        self.len as usize * 8 >= self.groups.len() * LANES * 5
+    }
+
+    /// Puts an entry where `find` says that its key would be.
+    #[inline(always)]
+    pub(super) fn fill(&mut self, at: usize, hash: u64, entry: (K, V)) {
+        if let (Some(word), Some(group)) = (self.tags.get_mut(at / LANES), self.groups.get_mut(at / LANES)) {
+            *word |= u64::from(tag(hash)) << (at % LANES * 8);
+            group.0[at % LANES] = Some(entry);
+            self.len += 1;
+        }
+    }
+
+    /// Doubles its slots.
     #[cold]
-    fn grow(&mut self) {
-        let lines = (self.slots.len() * 2).max(1);
-        self.tags = vec![0; (lines + 1) * LANES].into();
-        let bigger = (0..lines).map(|_| Lines([const { None }; LANES])).collect();
-        let old = std::mem::replace(&mut self.slots, bigger);
-        for entry in old.into_iter().flat_map(|l| l.0).flatten() {
-            self.place(hash_key(&entry.0), entry);
-        }
+    pub(super) fn grow(&mut self) {
+        let groups = (self.groups.len() * 2).max(1);
+        self.tags = vec![0; groups].into();
+        let bigger = (0..groups).map(|_| Group([const { None }; LANES])).collect();
+        let old = std::mem::replace(&mut self.groups, bigger);
+        self.len = 0;
+        old.into_iter().flat_map(|g| g.0).flatten().for_each(|entry| self.put(entry));
     }
 
-    fn place(&mut self, hash: u64, entry: (K, V)) -> usize {
-        let mask = self.mask();
-        let mut at = hash as usize & mask;
-        while self.tags[at] != 0 {
-            at = (at + 1) & mask;
+    /// Puts in an entry whose key is not in here.
+    fn put(&mut self, entry: (K, V)) {
+        let hash = hash_key(&entry.0);
+        let (home, mut far) = (self.home(hash), 0);
+        while self.tags[home ^ far] & HIGH == HIGH {
+            far += 1;
         }
-        self.tags[at] = tag(hash);
-        if at < LANES {
-            self.tags[mask + 1 + at] = tag(hash);
-        }
-        self.slots[at / LANES].0[at % LANES] = Some(entry);
-        at
+        let free = lane(!self.tags[home ^ far] & HIGH);
+        self.fill((home ^ far) * LANES + free, hash, entry);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
-        self.slots.iter().flat_map(|l| l.0.iter().flatten())
+        self.groups.iter().flat_map(|g| g.0.iter().flatten())
     }
 
     /// Moves the entries whose next bit of the hash is set into a shard of their own.
@@ -198,10 +187,12 @@ impl<K: Key, V> Shard<K, V> {
         let bit = 1u64 << (63 - self.depth);
         let new = || Self::new(self.depth + 1, self.generation);
         let (mut low, mut high) = (new(), new());
-        for (key, value) in std::mem::take(&mut self.slots).into_iter().flat_map(|l| l.0).flatten() {
-            let hash = hash_key(&key);
-            let half = if hash & bit == 0 { &mut low } else { &mut high };
-            half.insert(hash, key, value);
+        for entry in std::mem::take(&mut self.groups).into_iter().flat_map(|g| g.0).flatten() {
+            let half = if hash_key(&entry.0) & bit == 0 { &mut low } else { &mut high };
+            if half.is_full() {
+                half.grow();
+            }
+            half.put(entry);
         }
         *self = low;
         high

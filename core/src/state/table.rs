@@ -17,7 +17,6 @@ use super::{
     shard::{ENTRIES_MAX, STALE, Shard},
 };
 
-pub use super::shard::Reach;
 use serde::{Serialize, de::DeserializeOwned};
 
 const NONE: u32 = u32::MAX;
@@ -27,7 +26,7 @@ const META: u8 = 1;
 /// Bound on the directory: 2^22 sub-shards hold more than a billion entries; beyond it they grow.
 const DEPTH_MAX: u8 = 22;
 
-/// A table of up to so many bytes is held by a near cache.
+/// A table of up to so many bytes is held by a cache.
 const NEAR_BYTES: usize = 1 << 20;
 
 /// What may be a value.
@@ -112,96 +111,58 @@ impl<K: Key, V: Value> Table<K, V> {
         self.len == 0
     }
 
+    /// Asks for all that these keys most likely have in memory. Nothing is gained by it when the caches hold all
+    /// of the table anyway.
     #[inline(always)]
-    fn slot_of(&self, hash: u64) -> usize {
-        // In two steps, because a depth of 0 would shift by 64: one key group, one sub-shard.
-        (hash >> 1 >> (63 - self.depth)) as usize
-    }
-
-    /// Whether all of it is in a near cache.
-    #[inline(always)]
-    pub(super) fn is_near(&self) -> bool {
-        self.len < NEAR_BYTES / size_of::<Option<(K, V)>>()
-    }
-
-    /// Brings the line near in which the key of a hash most likely is. Does nothing else, and branches on nothing
-    /// that it finds, so that many of these in a row overlap their cache misses.
-    #[inline(always)]
-    pub(super) fn touch(&self, hash: u64) -> bool {
-        let shard = self.shards.get(self.directory[self.slot_of(hash)] as usize);
-        shard.is_some_and(|s| s.touch(hash))
-    }
-
-    /// The value of a key, to be changed; it is made by `init` if there is none. `None`: the snapshot in progress
-    /// cannot have what was there before, and the fault is noted in `capture`.
-    ///
-    /// The one way out is through the slot, whichever way it was found: a value that took different ways
-    /// through memory would be stored in pieces and loaded whole, and wait for itself.
-    #[inline(always)]
-    pub(super) fn entry(
-        &mut self,
-        hash: u64,
-        key: &K,
-        reach: Reach,
-        init: impl FnOnce() -> V,
-        capture: &mut Capture,
-    ) -> Option<&mut V> {
-        let mut index = self.directory[self.slot_of(hash)] as usize;
-        let found = match self.shards.get(index) {
-            Some(shard) if shard.open == self.generation => shard.find(hash, key, reach),
-            _ => None,
-        };
-        let at = if let Some(at) = found {
-            at
-        } else {
-            let at = self.make(hash, key, init, capture)?;
-            index = self.directory[self.slot_of(hash)] as usize;
-            at
-        };
-        self.shards.get_mut(index).and_then(|s| s.value(at))
-    }
-
-    /// Makes the entry of a key fit to be changed, and says its slot.
-    #[cold]
-    #[inline(never)]
-    fn make(&mut self, hash: u64, key: &K, init: impl FnOnce() -> V, capture: &mut Capture) -> Option<usize> {
-        let index = match self.prepare(hash, capture) {
-            Ok(index) => index,
-            Err(fault) => {
-                capture.fault.get_or_insert(fault);
-                return None;
+    pub(super) fn touch(&self, hashes: impl Iterator<Item = u64> + Clone) {
+        if self.len < NEAR_BYTES / size_of::<Option<(K, V)>>() {
+            return;
+        }
+        let shard = |hash| self.directory.get(slot_of(hash, self.depth)).and_then(|i| self.shards.get(*i as usize));
+        for hash in hashes.clone() {
+            if let Some(shard) = shard(hash) {
+                shard.touch_tags(hash);
             }
-        };
-        let shard = &mut self.shards[index];
-        let found = shard.find(hash, key, Reach::Far);
-        Some(found.unwrap_or_else(|| {
-            let at = shard.insert(hash, key.clone(), init());
-            self.len += 1;
-            if shard.len as usize >= ENTRIES_MAX {
-                shard.open = STALE;
+        }
+        for hash in hashes {
+            if let Some(shard) = shard(hash) {
+                shard.touch_slot(hash);
             }
-            at
-        }))
+        }
     }
 
-    /// Makes the sub-shard of `hash` fit to be changed: there, captured if a snapshot needs it as it is,
-    /// marked as changed, and not full.
-    fn prepare(&mut self, hash: u64, capture: &mut Capture) -> Result<usize> {
-        let slot = self.slot_of(hash);
+    /// A way to its entries.
+    #[inline(always)]
+    pub(super) fn cursor(&mut self) -> Cursor<'_, K, V> {
+        Cursor {
+            directory: &self.directory,
+            shards: &mut self.shards,
+            len: &mut self.len,
+            depth: self.depth,
+            generation: self.generation,
+        }
+    }
+
+    /// Opens the sub-shard of a hash: it is there, captured if a snapshot needs it as it is, marked as changed,
+    /// and not full.
+    pub(super) fn open(&mut self, hash: u64, capture: &mut Capture) -> Result<()> {
+        let slot = slot_of(hash, self.depth);
         if self.directory[slot] == NONE {
             self.directory[slot] = self.shards.len() as u32;
             self.shards.push(Shard::new(self.depth, self.generation));
         }
         let mut index = self.directory[slot] as usize;
-        if self.shards[index].open != self.generation {
-            self.capture(index, slot, capture)?;
-            if self.shards[index].len as usize >= ENTRIES_MAX && self.shards[index].depth < DEPTH_MAX {
-                self.split(index, slot, capture);
-                index = self.directory[self.slot_of(hash)] as usize;
-            }
-            (self.shards[index].saved, self.shards[index].open) = (false, self.generation);
+        self.capture(index, slot, capture)?;
+        if self.shards[index].len as usize >= ENTRIES_MAX && self.shards[index].depth < DEPTH_MAX {
+            self.split(index, slot, capture);
+            index = self.directory[slot_of(hash, self.depth)] as usize;
         }
-        Ok(index)
+        let shard = &mut self.shards[index];
+        if shard.is_full() {
+            shard.grow();
+        }
+        (shard.saved, shard.open) = (false, self.generation);
+        Ok(())
     }
 
     fn split(&mut self, index: usize, slot: usize, capture: &mut Capture) {
@@ -306,6 +267,48 @@ impl<K: Key, V: Value> Table<K, V> {
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.shards.iter().flat_map(|s| s.iter().map(|(key, value)| (key, value)))
     }
+}
+
+/// The way to the entries of one table. It holds by value what a loop over a batch asks for again and again: the
+/// compiler cannot know that a value which is changed is not a part of the table.
+pub struct Cursor<'a, K, V> {
+    directory: &'a [u32],
+    shards: &'a mut [Shard<K, V>],
+    len: &'a mut usize,
+    depth: u8,
+    generation: u32,
+}
+
+impl<K: Key, V: Value> Cursor<'_, K, V> {
+    /// The value of a key, to be changed; it is made by `init` if there is none. `None`: its sub-shard has to be
+    /// opened first ([`KeyedState::open`](super::keyed::KeyedState::open)).
+    ///
+    /// The one way out is through the slot, whichever way it was found: a value that took different ways
+    /// through memory would be stored in pieces and loaded whole, and wait for itself.
+    #[inline(always)]
+    pub fn entry(&mut self, hash: u64, key: &K, init: impl FnOnce() -> V) -> Option<&mut V> {
+        let index = *self.directory.get(slot_of(hash, self.depth))?;
+        let shard = self.shards.get_mut(index as usize).filter(|s| s.open == self.generation)?;
+        let at = match shard.find(hash, key) {
+            Ok(at) => at,
+            Err(free) => {
+                shard.fill(free, hash, (key.clone(), init()));
+                *self.len += 1;
+                if shard.is_full() {
+                    shard.open = STALE;
+                }
+                free
+            }
+        };
+        shard.value(at)
+    }
+}
+
+/// Where in a directory of this depth a hash is.
+#[inline(always)]
+fn slot_of(hash: u64, depth: u8) -> usize {
+    // In two steps, because a depth of 0 would shift by 64: one key group, one sub-shard.
+    (hash >> 1 >> (63 - depth)) as usize
 }
 
 /// `key group (u16) | state (u8) | namespace (i64) | depth (u8) | shared bits (u64)`, big-endian, ordered.
