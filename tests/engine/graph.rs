@@ -5,9 +5,10 @@ use crate::{
     script::Event,
 };
 use futures::FutureExt;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tidegate::{
-    BoxedStream, Collect, Collection, Error, Job, JobState, Kind, Settings, Stream, Tumbling, Watermarks, Windowed,
+    BoxedStream, Collect, Collection, Error, FileSink, Job, JobState, Kind, Settings, Stream, Tumbling, Watermarks,
+    Windowed,
 };
 
 fn job() -> Job {
@@ -63,6 +64,26 @@ fn a_name_is_given_once_whatever_has_it() {
     let sums = numbers(&j).key_by(|n| *n).reduce("sums", |a, b| a + b);
     sums.key_by(|n| *n).reduce("sums", |a, b| a + b).sink("out", Collect::new());
     refused(&j, "two operators are called \"sums\"");
+}
+
+/// They would publish parts of the same names.
+#[test]
+fn a_directory_is_given_to_one_sink_however_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().to_str().unwrap();
+    for other in [dir.to_owned(), format!("{dir}/"), format!("file://{dir}"), format!("{dir}/.")] {
+        let j = job();
+        let stream = numbers(&j).boxed();
+        stream.clone().sink("one", FileSink::json_lines(dir));
+        stream.sink("two", FileSink::csv(&*other));
+        refused(&j, "the sinks \"one\" and \"two\" both write to");
+    }
+    let (j, store) = (job(), Arc::new(object_store::memory::InMemory::new()));
+    let stream = numbers(&j).boxed();
+    stream.clone().sink("one", FileSink::json_lines_in(store.clone(), "out"));
+    stream.clone().sink("apart", FileSink::json_lines_in(store.clone(), "apart"));
+    stream.sink("two", FileSink::json_lines_in(store, "out"));
+    refused(&j, "the sinks \"one\" and \"two\" both write to");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use tidegate_checkpoint::{
     commit::CommitPermit,
     ids::{Attempt, Epoch, OperatorId, Subtask},
     kill,
-    store::{failed, open_url},
+    store::{failed, open_url, place},
     unfinished::sweep_unfinished,
 };
 use tidegate_core::{
@@ -94,6 +94,15 @@ impl<E> FileSink<E> {
 
 impl<T: Serialize + Send + 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
     type Open = OpenFiles<E>;
+
+    fn destination(&self) -> Option<String> {
+        Some(match &self.place {
+            // Each time a new one.
+            Place::Url(url) if url.starts_with("memory:") => return None,
+            Place::Url(url) => place(url),
+            Place::Store(store, prefix) => format!("{store} ({:p}), {prefix}", Arc::as_ptr(store)),
+        })
+    }
 
     fn recover(&self, context: SinkContext, restored: Vec<Value>) -> BoxFuture<'_, Result<OpenFiles<E>>> {
         Box::pin(async move {

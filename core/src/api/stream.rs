@@ -129,6 +129,9 @@ pub trait Stream: Sized + Send + Sync + 'static {
     fn sink<K: Sink<Self::Item>>(self, name: &str, sink: K) {
         let graph = self.graph().clone();
         let node = graph.add(NodeKind::Sink, "sink", Some(name), &[self.node()]);
+        if let Some(destination) = sink.destination() {
+            graph.destination(name, destination);
+        }
         graph.terminal(Arc::new(SinkTerminal::new(self, node, name, sink)));
     }
 }

@@ -25,6 +25,12 @@ pub trait Sink<T>: Send + Sync + 'static {
     /// The sink once it has recovered.
     type Open: OpenSink<T>;
 
+    /// Where its output goes, if no other sink of the job may write there too: two sinks with one destination are
+    /// refused before the job runs.
+    fn destination(&self) -> Option<String> {
+        None
+    }
+
     /// The only way to open a sink: publishes `restored` (the committables of the checkpoint that the
     /// attempt starts from; perhaps published already), sweeps what dead attempts left, and checks that
     /// the destination can be written.

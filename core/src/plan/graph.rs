@@ -67,6 +67,8 @@ impl Node {
 struct Inner {
     nodes: Vec<Node>,
     mistakes: Vec<Error>,
+    /// Where sinks write, and which does.
+    destinations: BTreeMap<String, String>,
     terminals: Vec<Arc<dyn Terminal>>,
     sources: Vec<SourceNode>,
 }
@@ -124,6 +126,17 @@ impl Graph {
     /// Remembers a mistake for the check.
     pub fn mistake(&self, error: Error) {
         self.lock().mistakes.push(error);
+    }
+
+    /// Claims a destination for a sink.
+    pub fn destination(&self, sink: &str, destination: String) {
+        let mut inner = self.lock();
+        if let Some(other) = inner.destinations.get(&destination) {
+            let e = Error::config(format!("the sinks {other:?} and {sink:?} both write to {destination}"));
+            inner.mistakes.push(e.hint("give each sink a directory of its own"));
+        } else {
+            inner.destinations.insert(destination, sink.to_owned());
+        }
     }
 
     /// Registers the end of a chain (a sink, or the upstream of a shared stream).
