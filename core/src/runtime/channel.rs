@@ -76,7 +76,8 @@ impl<E> Lane<E> {
     /// Sends a control behind the current batch.
     pub fn control(&mut self, control: Control) {
         self.send_batch();
-        if !matches!(control, Control::Flush) || self.backlog.is_empty() {
+        // One flush behind another does nothing.
+        if control != Control::Flush || !matches!(self.backlog.back(), Some(Message::Control(Control::Flush))) {
             self.send(Message::Control(control));
         }
     }
@@ -146,5 +147,43 @@ impl<T: Send + 'static> Output<T> for Forward<T> {
     }
     fn sweep(&mut self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{FutureExt, StreamExt, future::poll_fn};
+
+    /// What a reader waits for stands behind it, and nothing comes after it that would push it on.
+    #[test]
+    fn a_flush_arrives_behind_the_batch_that_found_the_channel_full() {
+        // Once the batch is the first that has no room, once the flush before it was.
+        for before in [0, 1] {
+            let (mut lane, mut inlet) = bounded::<u32>();
+            for _ in 0..before {
+                lane.control(Control::Idle);
+            }
+            let mut sent = 0;
+            while lane.backlog.is_empty() {
+                lane.push(sent);
+                lane.control(Control::Flush);
+                sent += 1;
+            }
+            let (mut records, mut behind) = (0, None);
+            loop {
+                let is_ready = poll_fn(|cx| lane.poll_ready(cx)).now_or_never().is_some();
+                match inlet.messages.next().now_or_never() {
+                    Some(Some(message)) => {
+                        records += u32::from(matches!(message, Message::Batch(_)));
+                        behind = Some(message);
+                    }
+                    _ if is_ready => break,
+                    _ => {}
+                }
+            }
+            assert_eq!(records, sent);
+            assert!(matches!(behind, Some(Message::Control(Control::Flush))), "{behind:?}");
+        }
     }
 }
