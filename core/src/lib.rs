@@ -36,4 +36,4 @@ pub use operators::{
 };
 pub use settings::Settings;
 pub use tidegate_checkpoint::error::{Error, Kind, Result};
-pub use time::{FarFuture, Timestamp, Watermarks, Window};
+pub use time::{FarFuture, Timestamp, WatermarkGenerator, Watermarks, Window};

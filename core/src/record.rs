@@ -55,11 +55,11 @@ pub trait Output<T>: Send + 'static {
     fn sweep(&mut self) -> bool;
 }
 
-/// [`Output`] a batch at a time, where the type behind must be forgotten: behind `.boxed()` and side
-/// streams.
-pub trait DynOutput<T>: Send {
+/// What takes its elements a batch at a time: a keyed operator, and any [`Output`] behind a gate or where its type
+/// must be forgotten (behind `.boxed()` and side streams).
+pub trait BatchOutput<E>: Send + 'static {
     /// Takes a batch and leaves it empty.
-    fn batch(&mut self, batch: &mut Vec<(T, Timestamp)>);
+    fn batch(&mut self, batch: &mut Vec<E>);
     /// As [`Output::control`].
     fn control(&mut self, control: Control);
     /// As [`Output::poll_ready`].
@@ -71,7 +71,7 @@ pub trait DynOutput<T>: Send {
     fn sweep(&mut self) -> bool;
 }
 
-impl<T, O: Output<T>> DynOutput<T> for O {
+impl<T, O: Output<T>> BatchOutput<(T, Timestamp)> for O {
     fn batch(&mut self, batch: &mut Vec<(T, Timestamp)>) {
         for (record, at) in batch.drain(..) {
             self.record(record, at);

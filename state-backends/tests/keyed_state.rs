@@ -15,6 +15,7 @@ use tidegate_checkpoint::{
 };
 use tidegate_core::{
     Result,
+    record::Keyed,
     state::{
         backend::{OpenContext, StateBackendFactory},
         codec::Codec,
@@ -191,10 +192,10 @@ impl World {
             let own = |hash: u64| part.range.contains(key_group(hash, self.key_groups));
             let mine: Vec<_> = keys.iter().filter(|(_, hash)| own(*hash)).collect();
             part.state.touch(window, mine.iter().map(|(_, hash)| *hash));
-            for (key, hash) in mine {
-                let known = part.state.cursor(window).entry(*hash, key, || 0).map(|sum| *sum += add).is_some();
-                assert!(known || part.state.update(window, *hash, key, || 0, |sum| *sum += add));
-            }
+            let mut records: Vec<_> =
+                mine.into_iter().map(|(key, hash)| Keyed { hash: *hash, key: *key, record: add, at: 0 }).collect();
+            let change = |sum: &mut u64, next: Keyed<u32, u64>| *sum += next.record;
+            part.state.update_while(window, &mut records.drain(..), |_| true, || 0, change).unwrap();
         }
         for (key, _) in keys {
             *self.model.entry((window, key)).or_insert(0) += add;

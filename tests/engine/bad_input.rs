@@ -2,11 +2,23 @@
 //!
 //! Errors that the user has to mend end the job at once, whatever the restart strategy; the policies for rows
 //! that cannot be read hold over a restart, too: a bad row is skipped, or kept as a dead letter, exactly once.
-use crate::kit::{Blast, Bomb, end, finished, run, settings, until};
-use serde::{Deserialize, Serialize};
-use std::{fs, path::Path, process::Command};
+use crate::kit::{Blast, Bomb, Gated, end, finished, run, settings, until};
+use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
 use tempfile::TempDir;
-use tidegate::{Error, FileSink, FileSource, Job, JobState, Kind, Settings, SourceStream, Stream, extend::env::sleep};
+use tidegate::{
+    Collect, Collection, Error, FileSink, FileSource, ForEach, Job, JobState, Kind, RestartStrategy, Settings,
+    SourceStream, Stream,
+    extend::{env::sleep, state::hash::hash_key},
+};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row {
@@ -273,4 +285,76 @@ fn an_unknown_setting_from_the_environment_is_named_with_the_nearest_right_one()
     assert!(output.status.success(), "{text}");
     assert!(text.contains("environment: unknown setting checkpoint.intervall"), "{text}");
     assert!(text.contains("did you mean checkpoint.interval?"), "{text}");
+}
+
+/// Serialises as a number that may be a key; 700 as one that may not.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+struct Odd(u64);
+
+impl Serialize for Odd {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if self.0 == 700 { s.serialize_f64(0.7) } else { s.serialize_u64(self.0) }
+    }
+}
+
+#[test]
+fn a_key_that_cannot_be_hashed_is_refused_whenever_it_comes() {
+    for parallelism in [1, 2] {
+        let job = Job::new("odd", settings(parallelism));
+        job.source("numbers", Collection::new((0u64..1_000).collect::<Vec<_>>()))
+            .key_by(|n| Odd(*n))
+            .fold("sums", 0, |sum, n| *sum += n)
+            .sink("out", Collect::new());
+        let (result, _) = run(async { end(job.start().unwrap()).await });
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), Kind::Config, "{error}");
+        assert!(error.to_string().contains("Odd cannot be used"), "{error}");
+    }
+}
+
+/// A sum that cannot be stored when it is this.
+#[derive(Clone, Deserialize)]
+struct Frail {
+    sum: u64,
+    bad: u64,
+}
+
+impl Serialize for Frail {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if self.sum == self.bad { Err(S::Error::custom("it is 666")) } else { (self.sum, self.bad).serialize(s) }
+    }
+}
+
+/// Nothing comes any more that would let the subtask speak of it: it must do so by itself.
+#[test]
+fn a_value_that_cannot_be_stored_ends_a_job_whose_input_is_idle() {
+    const KEYS: u64 = 60_000;
+    // It is captured last of all.
+    let bad = (0..KEYS).max_by_key(hash_key).unwrap();
+    for parallelism in [1, 2] {
+        let mut settings = settings(parallelism);
+        settings.restart.strategy = RestartStrategy::None;
+        let (source, gate) = Gated::new(KEYS + 1, 1);
+        gate.open_to(KEYS);
+        let seen = Arc::new(AtomicU64::new(0));
+        let counts = seen.clone();
+        let job = Job::new("frail", settings);
+        job.source("numbers", source)
+            .key_by(|n| *n)
+            .fold("sums", Frail { sum: 0, bad }, |frail, n| frail.sum += n)
+            .sink(
+                "out",
+                ForEach::new(move |_, _| {
+                    counts.fetch_add(1, SeqCst);
+                }),
+            );
+        let error = run(async {
+            let handle = job.start().unwrap();
+            until(|| seen.load(SeqCst) == KEYS).await;
+            let _ = handle.checkpoint_now().await;
+            end(handle).await.0.unwrap_err()
+        });
+        assert_eq!(error.kind(), Kind::User, "{error}");
+        assert!(error.to_string().contains("it is 666"), "{error}");
+    }
 }

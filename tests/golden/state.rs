@@ -81,7 +81,7 @@ async fn open(store: &Arc<CheckpointStore>, codec: Codec, restore: Vec<StateHand
 
 fn put(state: &mut KeyedState<String, Totals>, namespace: i64, key: &str, n: u64) {
     let key = key.to_owned();
-    assert!(state.update(namespace, hash_key(&key), &key, || totals(0), |value| *value = totals(n)));
+    state.update(namespace, hash_key(&key), &key, || totals(0), |value| *value = totals(n)).unwrap();
 }
 
 async fn snapshot(state: &mut KeyedState<String, Totals>, epoch: u64) -> StateHandle {

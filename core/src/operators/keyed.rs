@@ -25,7 +25,7 @@ use crate::{
     env::now,
     metrics::stats::OperatorStats,
     plan::{Graph, NodeId},
-    record::{Barrier, Control, Keyed, Output},
+    record::{Barrier, BatchOutput, Control, Keyed, Output},
     runtime::{build::Build, exchange::Exchange, gate, reporter::Reporter},
     state::{
         backend::OpenContext,
@@ -43,13 +43,16 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
     /// What it emits.
     type Out: Send + 'static;
 
-    /// Takes a batch and leaves it empty. What is wrong with the state, the state itself tells.
+    /// Takes a batch and leaves it empty.
+    ///
+    /// # Errors
+    /// Fails the attempt: those of [`KeyedState::update_while`].
     fn process<O: Output<Self::Out>>(
         &mut self,
         state: &mut KeyedState<K, Self::Value>,
         records: &mut Vec<Keyed<K, T>>,
         out: &mut O,
-    );
+    ) -> Result<()>;
 
     /// The namespace of a record of this time. A whole batch is asked for in that of its first.
     fn namespace(&self, at: Timestamp) -> i64 {
@@ -148,8 +151,8 @@ where
     }
 }
 
-/// Records collected before a large state is updated: enough for their cache misses to overlap, few enough
-/// to stay in the first-level cache themselves.
+/// Records collected before the state is updated: enough for their cache misses to overlap, few enough to stay in
+/// the first-level cache themselves. (An exchange has larger batches, which cost less to hand over.)
 const FUSED_BATCH: usize = 256;
 
 /// The end of the upstream's chain when the operator is fused into it.
@@ -159,7 +162,7 @@ struct KeyBy<F, K, T, P> {
     input: P,
 }
 
-impl<F, K, T, P: KeyedInput<K, T>> KeyBy<F, K, T, P> {
+impl<F, K, T, P: BatchOutput<Keyed<K, T>>> KeyBy<F, K, T, P> {
     fn hand_on(&mut self) {
         if !self.batch.is_empty() {
             self.input.batch(&mut self.batch);
@@ -172,7 +175,7 @@ where
     T: Send + 'static,
     K: Key,
     F: Fn(&T) -> K + Send + 'static,
-    P: KeyedInput<K, T>,
+    P: BatchOutput<Keyed<K, T>>,
 {
     #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
@@ -191,29 +194,17 @@ where
         self.input.poll_ready(cx)
     }
     fn sweep(&mut self) -> bool {
-        self.input.sweep()
+        let sweeping = self.input.sweep();
+        // A batch that has to capture what it changes is kept small.
+        if sweeping {
+            self.hand_on();
+        }
+        sweeping
     }
-}
-
-/// What takes keyed batches: a `KeyedNode`, whatever its operator.
-pub trait KeyedInput<K, T>: Send + 'static {
-    /// Takes a batch and leaves it empty.
-    fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>);
-    /// As [`Output::control`].
-    fn control(&mut self, control: Control);
-    /// As [`Output::poll_ready`].
-    ///
-    /// # Errors
-    /// As there.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
-    /// As [`Output::sweep`].
-    fn sweep(&mut self) -> bool;
 }
 
 /// Entries captured in one slice of sweeping.
 const SWEEP_ENTRIES: u64 = 4096;
-/// Records between two looks at the clock while a snapshot is being captured.
-const PAUSE_EVERY: usize = 64;
 
 type Opening<K, V> = BoxFuture<'static, Result<KeyedState<K, V>>>;
 
@@ -230,7 +221,6 @@ where
     stats: Arc<OperatorStats>,
     fault: Option<Error>,
     sweeping: bool,
-    key_checked: bool,
     records_in: u64,
     input: PhantomData<fn(T)>,
 }
@@ -264,7 +254,6 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             stats: build.stats(node),
             fault: None,
             sweeping: false,
-            key_checked: false,
             records_in: 0,
             input: PhantomData,
         })
@@ -277,31 +266,28 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         }
     }
 
-    /// While sweeping, every record may have to capture a sub-shard: the pauses are watched.
     fn process(&mut self, batch: &mut Vec<Keyed<K, T>>) -> Result<()> {
         let (Some(state), Some(first)) = (&mut self.state, batch.first()) else {
             return Err(Error::internal("records came before the state was loaded"));
         };
+        // What has no canonical encoding hashes to 0, and next to nothing else does.
+        if let Some(why) = batch.iter().filter(|r| r.hash == 0).find_map(|r| check_key(&r.key).err()) {
+            let key = std::any::type_name::<K>();
+            return Err(Error::config(format!("the key type {key} cannot be used: {why}"))
+                .hint("use integers, strings, bytes, and structs, tuples, enums or vectors of them"));
+        }
         state.touch(self.operator.namespace(first.at), batch.iter().map(|r| r.hash));
-        if !self.sweeping {
-            self.operator.process(state, batch, &mut self.out);
-            return state.fault();
+        // While sweeping, every record may have to capture a sub-shard.
+        let began = self.sweeping.then(now);
+        self.operator.process(state, batch, &mut self.out)?;
+        if let Some(began) = began {
+            self.stats.snapshot_pause_ns.fetch_max(now().duration_since(began).as_nanos() as u64, Relaxed);
         }
-        let mut began = now();
-        let mut records = batch.drain(..);
-        let mut few = Vec::with_capacity(PAUSE_EVERY);
-        while !records.as_slice().is_empty() {
-            few.extend(records.by_ref().take(PAUSE_EVERY));
-            self.operator.process(state, &mut few, &mut self.out);
-            let until = now();
-            self.stats.snapshot_pause_ns.fetch_max(until.duration_since(began).as_nanos() as u64, Relaxed);
-            began = until;
-        }
-        state.fault()
+        Ok(())
     }
 
     fn barrier(&mut self, barrier: Barrier) {
-        let Some(state) = &mut self.state else { return };
+        let Some(state) = self.state.as_mut().filter(|_| self.fault.is_none()) else { return };
         match state.freeze(barrier.epoch) {
             Ok(true) => self.sweeping = true,
             Ok(false) => self.reporter.decline(barrier.epoch, "its last snapshot is still being stored".into()),
@@ -310,7 +296,9 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
     }
 
     fn sweep_state(&mut self) -> Result<bool> {
-        let Some(state) = self.state.as_mut().filter(|_| self.sweeping) else { return Ok(false) };
+        let Some(state) = self.state.as_mut().filter(|_| self.sweeping && self.fault.is_none()) else {
+            return Ok(false);
+        };
         let began = now();
         let swept = state.sweep(SWEEP_ENTRIES)?;
         self.stats.snapshot_pause_ns.fetch_max(now().duration_since(began).as_nanos() as u64, Relaxed);
@@ -335,20 +323,10 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
     }
 }
 
-impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> KeyedInput<K, T>
+impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> BatchOutput<Keyed<K, T>>
     for KeyedNode<K, T, Op, O>
 {
     fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>) {
-        if let (false, Some(first)) = (self.key_checked, batch.first()) {
-            self.key_checked = true;
-            if let Err(why) = check_key(&first.key) {
-                self.check(Err(Error::config(format!(
-                    "the key type {} cannot be used: {why}",
-                    std::any::type_name::<K>()
-                ))
-                .hint("use integers, strings, bytes, and structs, tuples, enums or vectors of them")));
-            }
-        }
         self.records_in += batch.len() as u64;
         if self.fault.is_none() && !batch.is_empty() {
             let result = self.process(batch);
@@ -380,8 +358,6 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             self.operator.opened(&opened);
             (self.state, self.opening) = (Some(opened), None);
         }
-        let unserialisable = self.state.as_mut().map_or(Ok(()), KeyedState::fault);
-        self.check(unserialisable);
         if let Some(fault) = self.fault.take() {
             return Poll::Ready(Err(fault));
         }

@@ -3,6 +3,8 @@ use super::{
     aggregate::Aggregate,
     keyed::{KeyedOperator, KeyedSpec},
 };
+use tidegate_checkpoint::error::Result;
+
 use crate::{
     plan::NodeId,
     record::{Keyed, Output},
@@ -49,24 +51,18 @@ where
         state: &mut KeyedState<K, A::State>,
         records: &mut Vec<Keyed<K, T>>,
         out: &mut O,
-    ) {
+    ) -> Result<()> {
         let aggregate = &self.aggregate;
-        let mut records = records.drain(..);
-        while !records.as_slice().is_empty() {
-            let mut entries = state.cursor(0);
-            while let Some(next) = records.as_slice().first() {
-                // A record is taken off when its entry is there.
-                let Some(value) = entries.entry(next.hash, &next.key, || aggregate.init()) else {
-                    if !state.open(0, next.hash) {
-                        return;
-                    }
-                    break;
-                };
-                let Some(Keyed { key, record, at, .. }) = records.next() else { break };
-                aggregate.add(value, record);
+        state.update_while(
+            0,
+            &mut records.drain(..),
+            |_| true,
+            || aggregate.init(),
+            |value, next| {
+                aggregate.add(value, next.record);
                 let result = aggregate.finish(value);
-                out.record((self.emit)(key, result), at);
-            }
-        }
+                out.record((self.emit)(next.key, result), next.at);
+            },
+        )
     }
 }

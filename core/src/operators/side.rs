@@ -3,7 +3,7 @@
 //! Shared streams end in one, and operators put late records and dead letters into one. The consumers
 //! connect while the subtask is built, in any order; the port takes them over at its first use.
 use crate::{
-    record::{BATCH, Control, DynOutput},
+    record::{BATCH, BatchOutput, Control},
     time::Timestamp,
 };
 use std::{
@@ -12,7 +12,7 @@ use std::{
 };
 use tidegate_checkpoint::error::Result;
 
-type Branches<T> = Vec<Box<dyn DynOutput<T>>>;
+type Branches<T> = Vec<Box<dyn BatchOutput<(T, Timestamp)>>>;
 
 /// The producing end, and while building also where consumers connect.
 pub struct SidePort<T> {
@@ -36,7 +36,7 @@ impl<T> Clone for SidePort<T> {
 
 impl<T: Clone + Send + 'static> SidePort<T> {
     /// Connects a consumer.
-    pub(crate) fn connect(&self, branch: Box<dyn DynOutput<T>>) {
+    pub(crate) fn connect(&self, branch: Box<dyn BatchOutput<(T, Timestamp)>>) {
         self.connecting.lock().unwrap_or_else(PoisonError::into_inner).push(branch);
     }
 

@@ -7,7 +7,7 @@ use crate::{
     runtime::{
         build::Build,
         channel::{self, Forward},
-        gate::{self, Forwarded},
+        gate,
     },
 };
 use tidegate_checkpoint::error::{Error, Result};
@@ -46,7 +46,7 @@ impl<A: Stream, B: Stream<Item = A::Item>> Stream for Union<A, B> {
     fn attach<O: Output<A::Item>>(&self, build: &mut Build<'_>, out: O) -> Result<()> {
         let (a_lane, a_inlet) = channel::bounded();
         let (b_lane, b_inlet) = channel::bounded();
-        gate::task(build, self.node, vec![a_inlet, b_inlet], Forwarded(out));
+        gate::task(build, self.node, vec![a_inlet, b_inlet], out);
         self.a.attach(build, Forward::new(a_lane))?;
         self.b.attach(build, Forward::new(b_lane))
     }

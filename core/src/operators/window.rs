@@ -156,7 +156,7 @@ where
         state: &mut KeyedState<K, A::State>,
         records: &mut Vec<Keyed<K, T>>,
         out: &mut O,
-    ) {
+    ) -> Result<()> {
         let mut records = records.drain(..);
         while let Some(next) = records.as_slice().first() {
             // The window of the previous record is nearly always the next one's too.
@@ -170,27 +170,25 @@ where
                 }
             }
             let (window, fired, aggregate) = (self.current, self.fired, &self.spec.aggregate);
-            let mut entries = state.cursor(window.start);
-            while let Some(next) = records.as_slice().first().filter(|r| window.contains(r.at)) {
-                // A record is taken off when its entry is there.
-                let Some(value) = entries.entry(next.hash, &next.key, || aggregate.init()) else {
-                    if !state.open(window.start, next.hash) {
-                        return;
+            // Of the same hash is of the same key group.
+            let only = self.ahead.map(|_| next.hash);
+            let fits = |next: &Keyed<K, T>| window.contains(next.at) && only.is_none_or(|hash| hash == next.hash);
+            state.update_while(
+                window.start,
+                &mut records,
+                fits,
+                || aggregate.init(),
+                |value, next| {
+                    aggregate.add(value, next.record);
+                    if fired {
+                        let value = aggregate.finish(value);
+                        self.emitted += 1;
+                        out.record(Windowed { key: next.key, window, value }, window.end - 1);
                     }
-                    break;
-                };
-                let Some(Keyed { key, record, .. }) = records.next() else { break };
-                aggregate.add(value, record);
-                if fired {
-                    let value = aggregate.finish(value);
-                    self.emitted += 1;
-                    out.record(Windowed { key, window, value }, window.end - 1);
-                }
-                if self.ahead.is_some() {
-                    break;
-                }
-            }
+                },
+            )?;
         }
+        Ok(())
     }
 
     fn namespace(&self, at: Timestamp) -> i64 {

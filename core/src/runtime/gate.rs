@@ -9,10 +9,7 @@
 //!   started first. So no record is handled before every input has sent its first watermark or idle; on a
 //!   restart that is the restored one. From then on a job over one split is deterministic.
 use futures::{StreamExt, future::BoxFuture};
-use std::{
-    future::poll_fn,
-    task::{Context, Poll},
-};
+use std::{future::poll_fn, task::Poll};
 
 use tidegate_checkpoint::{error::Result, kill};
 
@@ -23,44 +20,9 @@ use super::{
 use crate::{
     env::now,
     plan::NodeId,
-    record::{Barrier, Control, Keyed, Output},
+    record::{Barrier, BatchOutput, Control},
     time::{MAX, MIN, Timestamp},
 };
-
-/// What a gate feeds: a chain that takes its elements batch by batch.
-pub trait GateTarget<E>: Send + 'static {
-    /// Takes a batch and leaves it empty.
-    fn batch(&mut self, batch: &mut Vec<E>);
-    /// As [`Output::control`].
-    fn control(&mut self, control: Control);
-    /// As [`Output::poll_ready`].
-    ///
-    /// # Errors
-    /// As there.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
-    /// As [`Output::sweep`].
-    fn sweep(&mut self) -> bool;
-}
-
-/// A union's target: any chain.
-pub struct Forwarded<O>(pub O);
-
-impl<T, O: Output<T>> GateTarget<(T, Timestamp)> for Forwarded<O> {
-    fn batch(&mut self, batch: &mut Vec<(T, Timestamp)>) {
-        for (record, at) in batch.drain(..) {
-            self.0.record(record, at);
-        }
-    }
-    fn control(&mut self, control: Control) {
-        self.0.control(control);
-    }
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.0.poll_ready(cx)
-    }
-    fn sweep(&mut self) -> bool {
-        self.0.sweep()
-    }
-}
 
 struct Input<E> {
     inlet: Inlet<E>,
@@ -83,7 +45,7 @@ struct Gate<E, G> {
 }
 
 /// Adds the task of a gate to the subtask's build.
-pub fn task<E: Send + 'static, G: GateTarget<E>>(
+pub fn task<E: Send + 'static, G: BatchOutput<E>>(
     build: &mut Build<'_>,
     node: NodeId,
     inlets: Vec<Inlet<E>>,
@@ -98,13 +60,13 @@ pub fn task<E: Send + 'static, G: GateTarget<E>>(
     build.task(node, gate.run());
 }
 
-impl<E: Send + 'static, G: GateTarget<E>> Gate<E, G> {
+impl<E: Send + 'static, G: BatchOutput<E>> Gate<E, G> {
     fn run(mut self) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
             poll_fn(|cx| self.target.poll_ready(cx)).await?;
             loop {
                 let waited = now();
-                let (input, message) = self.receive().await;
+                let (input, message) = self.receive().await?;
                 let began = self.clock.idle(waited);
                 self.handle(input, message);
                 let began = self.clock.busy(began);
@@ -115,7 +77,8 @@ impl<E: Send + 'static, G: GateTarget<E>> Gate<E, G> {
     }
 
     /// The next message of any input that may be read, in turn; deferred work while there is none.
-    async fn receive(&mut self) -> (usize, Message<E>) {
+    async fn receive(&mut self) -> Result<(usize, Message<E>)> {
+        let mut sweeping = true;
         poll_fn(|cx| {
             let count = self.inputs.len();
             let undeclared = self.inputs.iter().any(|i| !i.declared);
@@ -128,11 +91,16 @@ impl<E: Send + 'static, G: GateTarget<E>> Gate<E, G> {
                 // `None`: the sender's task has ended with an error that the driver knows; wait to be aborted.
                 if let Poll::Ready(Some(message)) = input.inlet.messages.poll_next_unpin(cx) {
                     self.next = index + 1;
-                    return Poll::Ready((index, message));
+                    return Poll::Ready(Ok((index, message)));
                 }
             }
-            if self.target.sweep() {
-                cx.waker().wake_by_ref();
+            if sweeping {
+                sweeping = self.target.sweep();
+                // What has gone wrong there is said here: a next message may never come.
+                let _ = self.target.poll_ready(cx)?;
+                if sweeping {
+                    cx.waker().wake_by_ref();
+                }
             }
             Poll::Pending
         })
@@ -201,25 +169,6 @@ fn combined(inputs: impl Iterator<Item = (bool, Timestamp)> + Clone) -> Option<T
     let active = inputs.clone().filter(|(idle, watermark)| !idle && *watermark < MAX).map(|(_, watermark)| watermark);
     let ended = || inputs.clone().all(|(idle, _)| !idle).then_some(MAX);
     active.min().or_else(ended)
-}
-
-/// The target of a keyed exchange is the keyed operator's own input.
-impl<K: Send + 'static, T: Send + 'static, P> GateTarget<Keyed<K, T>> for P
-where
-    P: crate::operators::keyed::KeyedInput<K, T>,
-{
-    fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>) {
-        crate::operators::keyed::KeyedInput::batch(self, batch);
-    }
-    fn control(&mut self, control: Control) {
-        crate::operators::keyed::KeyedInput::control(self, control);
-    }
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        crate::operators::keyed::KeyedInput::poll_ready(self, cx)
-    }
-    fn sweep(&mut self) -> bool {
-        crate::operators::keyed::KeyedInput::sweep(self)
-    }
 }
 
 #[cfg(test)]

@@ -113,6 +113,8 @@ struct SourceTask<S: Source, A, O> {
     /// The last barrier has been passed on.
     stopped: bool,
     budget: usize,
+    /// A snapshot is being captured: fills are small, so that none of them captures much.
+    sweeping: bool,
 }
 
 /// Records a fill may emit: few at first, so that a slow function behind does not hold up a barrier.
@@ -168,6 +170,7 @@ where
         exhausted: false,
         stopped: false,
         budget: *BUDGET.start(),
+        sweeping: false,
     };
     let assigned = assignment.splits.get(subtask.0 as usize).cloned().unwrap_or_default();
     build.task(stream.node, task.run(assigned));
@@ -218,7 +221,7 @@ where
                     self.control_all(Control::Marker(at));
                 }
                 self.ready().await?;
-                self.out.sweep();
+                self.sweeping = self.out.sweep();
                 fills += 1;
                 if fills >= FILLS_A_TURN || at.duration_since(turn) >= TURN {
                     at = self.clock.backpressured(at);
@@ -367,7 +370,8 @@ where
             aside: 0,
             fault: None,
         };
-        let progress = split.reader.fill(self.budget, &mut emission)?;
+        let budget = if self.sweeping { *BUDGET.start() } else { self.budget };
+        let progress = split.reader.fill(budget, &mut emission)?;
         let (records, aside) = (emission.records - emission.aside, emission.aside);
         if let Some(fault) = emission.fault {
             return Err(fault.at(&split.id));

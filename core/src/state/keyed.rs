@@ -18,6 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering::SeqCst},
     },
+    vec::Drain,
 };
 
 use tidegate_checkpoint::{
@@ -26,6 +27,8 @@ use tidegate_checkpoint::{
     kill,
     manifest::StateHandle,
 };
+
+use crate::record::Keyed;
 
 use super::{
     backend::{Residency, StateBackend, WriteBatch},
@@ -85,7 +88,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
     /// Over an open backend; `restore` reads what is in it.
     ///
     /// # Errors
-    /// [`Kind::Internal`](tidegate_checkpoint::error::Kind): a cached backend, which needs the cache layer.
+    /// [`Kind::Config`](tidegate_checkpoint::error::Kind): a cached backend, which needs the cache layer.
     pub fn new(
         operator: &str,
         backend: Box<dyn StateBackend>,
@@ -105,7 +108,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             retired: Vec::new(),
             spare: None,
             backend,
-            capture: Capture { codec, batch, obsolete: Vec::new(), active: false, entries: 0, fault: None },
+            capture: Capture { codec, batch, obsolete: Vec::new(), active: false, entries: 0 },
             phase: Phase::Idle,
             outcome: Arc::default(),
             depth_min: key_groups.trailing_zeros() as u8,
@@ -153,7 +156,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             let value: V = codec.decode(&mut rest)?;
             let hash = hash_key(&key);
             if self.range.contains(key_group(hash, self.key_groups)) {
-                self.update(namespace, hash, &key, || value, |_| ());
+                self.update(namespace, hash, &key, || value, |_| ())?;
             }
         }
         if rest.is_empty() { Ok(()) } else { Err(damaged()) }
@@ -179,21 +182,64 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         }
     }
 
-    /// A way to the entries of a namespace.
     #[inline(always)]
-    pub fn cursor(&mut self, namespace: i64) -> Cursor<'_, K, V> {
+    fn cursor(&mut self, namespace: i64) -> Cursor<'_, K, V> {
         let index = self.table(namespace);
         self.tables[index].cursor()
     }
 
-    /// Opens for change what a namespace has under a hash. False when the snapshot in progress cannot have what was
-    /// there before: see [`KeyedState::fault`].
     #[cold]
     #[inline(never)]
-    pub fn open(&mut self, namespace: i64, hash: u64) -> bool {
+    fn open(&mut self, namespace: i64, hash: u64) -> Result<()> {
         let index = self.table(namespace);
-        let opened = self.tables[index].open(hash, &mut self.capture).and_then(|()| self.hand_over());
-        opened.map_err(|fault| self.capture.fault.get_or_insert(fault)).is_ok()
+        self.tables[index].open(hash, &mut self.capture)?;
+        self.hand_over()
+    }
+
+    /// Takes records off as long as they fit, and changes with each the value of its key in a namespace; it is made
+    /// by `init` if there is none.
+    ///
+    /// # Errors
+    /// [`Kind::User`](tidegate_checkpoint::error::Kind): a value that a snapshot needs does not serialise. And
+    /// what the backend returns.
+    #[inline(always)]
+    pub fn update_while<T>(
+        &mut self,
+        namespace: i64,
+        records: &mut Drain<'_, Keyed<K, T>>,
+        fits: impl Fn(&Keyed<K, T>) -> bool,
+        init: impl Fn() -> V,
+        mut change: impl FnMut(&mut V, Keyed<K, T>),
+    ) -> Result<()> {
+        loop {
+            let mut entries = self.cursor(namespace);
+            let hash = loop {
+                let Some(next) = records.as_slice().first().filter(|r| fits(r)) else { return Ok(()) };
+                // A record is taken off when its entry is there.
+                let Some(value) = entries.entry(next.hash, &next.key, &init) else { break next.hash };
+                if let Some(record) = records.next() {
+                    change(value, record);
+                }
+            };
+            self.open(namespace, hash)?;
+        }
+    }
+
+    /// Changes the value of one key in a namespace; it is made by `init` if there is none.
+    ///
+    /// # Errors
+    /// As [`KeyedState::update_while`].
+    pub fn update<R>(
+        &mut self,
+        namespace: i64,
+        hash: u64,
+        key: &K,
+        init: impl FnOnce() -> V,
+        change: impl FnOnce(&mut V) -> R,
+    ) -> Result<R> {
+        self.open(namespace, hash)?;
+        let changed = self.cursor(namespace).entry(hash, key, init).map(change);
+        changed.ok_or_else(|| Error::internal("a sub-shard that has been opened is not open"))
     }
 
     /// Pieces of one size, so that the allocator has them ready for the next snapshot.
@@ -202,27 +248,6 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             return Ok(());
         }
         self.backend.write(std::mem::take(&mut self.capture.batch))
-    }
-
-    /// Changes the value of one key; it is made by `init` if there is none. False as [`KeyedState::open`].
-    pub fn update(
-        &mut self,
-        namespace: i64,
-        hash: u64,
-        key: &K,
-        init: impl FnOnce() -> V,
-        f: impl FnOnce(&mut V),
-    ) -> bool {
-        self.open(namespace, hash) && self.cursor(namespace).entry(hash, key, init).map(f).is_some()
-    }
-
-    /// What has gone wrong since the last call: it fails the attempt.
-    ///
-    /// # Errors
-    /// [`Kind::User`](tidegate_checkpoint::error::Kind): a value that a snapshot needs does not serialise.
-    #[inline]
-    pub fn fault(&mut self) -> Result<()> {
-        self.capture.fault.take().map_or(Ok(()), Err)
     }
 
     /// The open tables, in no order.
@@ -324,7 +349,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
     /// Captures about `entries` more.
     ///
     /// # Errors
-    /// As `entry`, and what the backend returns.
+    /// As [`KeyedState::update_while`].
     pub fn sweep(&mut self, entries: u64) -> Result<Swept> {
         let Phase::Sweeping(epoch) = self.phase else { return Ok(Swept::Idle) };
         let until = self.capture.entries + entries;

@@ -146,30 +146,38 @@ impl<K: Key, V> Shard<K, V> {
         self.len as usize * 8 >= self.groups.len() * LANES * 5
     }
 
-    /// Puts an entry where `find` says that its key would be.
+    /// Puts an entry where `find` says that its key would be; false where there is no such slot.
     #[inline(always)]
-    pub(super) fn fill(&mut self, at: usize, hash: u64, entry: (K, V)) {
-        if let (Some(word), Some(group)) = (self.tags.get_mut(at / LANES), self.groups.get_mut(at / LANES)) {
+    pub(super) fn fill(&mut self, at: usize, hash: u64, entry: (K, V)) -> bool {
+        let place = self.tags.get_mut(at / LANES).zip(self.groups.get_mut(at / LANES));
+        let is_there = place.is_some();
+        if let Some((word, group)) = place {
             *word |= u64::from(tag(hash)) << (at % LANES * 8);
             group.0[at % LANES] = Some(entry);
             self.len += 1;
         }
+        is_there
     }
 
     /// Doubles its slots.
     #[cold]
     pub(super) fn grow(&mut self) {
-        let groups = (self.groups.len() * 2).max(1);
-        self.tags = vec![0; groups].into();
-        let bigger = (0..groups).map(|_| Group([const { None }; LANES])).collect();
-        let old = std::mem::replace(&mut self.groups, bigger);
+        let bigger = Self::slots((self.groups.len() * 2).max(1));
+        self.tags = bigger.0;
+        let old = std::mem::replace(&mut self.groups, bigger.1);
         self.len = 0;
-        old.into_iter().flat_map(|g| g.0).flatten().for_each(|entry| self.put(entry));
+        old.into_iter().flat_map(|g| g.0).flatten().for_each(|entry| self.put(hash_key(&entry.0), entry));
+    }
+
+    fn slots(groups: usize) -> (Box<[u64]>, Box<[Group<K, V>]>) {
+        (vec![0; groups].into(), (0..groups).map(|_| Group([const { None }; LANES])).collect())
     }
 
     /// Puts in an entry whose key is not in here.
-    fn put(&mut self, entry: (K, V)) {
-        let hash = hash_key(&entry.0);
+    fn put(&mut self, hash: u64, entry: (K, V)) {
+        if self.is_full() {
+            self.grow();
+        }
         let (home, mut far) = (self.home(hash), 0);
         while self.tags[home ^ far] & HIGH == HIGH {
             far += 1;
@@ -182,17 +190,18 @@ impl<K: Key, V> Shard<K, V> {
         self.groups.iter().flat_map(|g| g.0.iter().flatten())
     }
 
-    /// Moves the entries whose next bit of the hash is set into a shard of their own.
+    /// Moves the entries whose next bit of the hash is set into a shard of their own. Each has half the slots, and
+    /// more if its half of the entries is the larger.
     pub(super) fn split(&mut self) -> Self {
         let bit = 1u64 << (63 - self.depth);
-        let new = || Self::new(self.depth + 1, self.generation);
-        let (mut low, mut high) = (new(), new());
+        let half = || {
+            let (tags, groups) = Self::slots(self.groups.len() / 2);
+            Self { tags, groups, ..Self::new(self.depth + 1, self.generation) }
+        };
+        let (mut low, mut high) = (half(), half());
         for entry in std::mem::take(&mut self.groups).into_iter().flat_map(|g| g.0).flatten() {
-            let half = if hash_key(&entry.0) & bit == 0 { &mut low } else { &mut high };
-            if half.is_full() {
-                half.grow();
-            }
-            half.put(entry);
+            let hash = hash_key(&entry.0);
+            if hash & bit == 0 { low.put(hash, entry) } else { high.put(hash, entry) }
         }
         *self = low;
         high

@@ -2,13 +2,14 @@
 //!
 //! Extendible hashing: a directory, indexed by the top bits of the hash, of sub-shards, each split alone
 //! when it is full. The smallest depth is that of the key groups, so a sub-shard lies in exactly one key
-//! group. Doubling the directory copies indices only: no operation is longer than one sub-shard.
+//! group. Doubling the directory copies indices only: no change is longer than one sub-shard. (To discard a table
+//! takes as long as it is large, as it did to fire its window.)
 //!
 //! **Snapshot.** `freeze` begins a new generation and does nothing else. A sub-shard of an older generation
 //! is *captured* (serialised) before its first change; `sweep` captures the rest piece by piece. So each is
 //! serialised once a snapshot as it was at the freeze, with no copy and no `Clone`; and one whose block is
 //! already stored and unchanged is not serialised at all.
-use tidegate_checkpoint::error::{Error, Result};
+use tidegate_checkpoint::error::Result;
 
 use super::{
     backend::{WriteBatch, key_group_prefix},
@@ -43,10 +44,8 @@ pub(super) struct Capture {
     pub obsolete: Vec<Vec<u8>>,
     /// Whether a snapshot is in progress.
     pub active: bool,
-    /// Entries captured since somebody last looked.
+    /// Entries captured so far.
     pub entries: u64,
-    /// The first value that could not be serialised.
-    pub fault: Option<Error>,
 }
 
 /// One namespace of an operator's state.
@@ -191,7 +190,8 @@ impl<K: Key, V: Value> Table<K, V> {
         if self.shards[index].generation == generation {
             return Ok(());
         }
-        if capture.active && !self.shards[index].saved {
+        // Nothing is ever deleted: an empty one is new, or the memory of another window's.
+        if capture.active && !self.shards[index].saved && self.shards[index].len > 0 {
             let key = self.block_key(index, slot);
             let shard = &mut self.shards[index];
             let codec = capture.codec;
@@ -271,7 +271,7 @@ impl<K: Key, V: Value> Table<K, V> {
 
 /// The way to the entries of one table. It holds by value what a loop over a batch asks for again and again: the
 /// compiler cannot know that a value which is changed is not a part of the table.
-pub struct Cursor<'a, K, V> {
+pub(super) struct Cursor<'a, K, V> {
     directory: &'a [u32],
     shards: &'a mut [Shard<K, V>],
     len: &'a mut usize,
@@ -281,19 +281,18 @@ pub struct Cursor<'a, K, V> {
 
 impl<K: Key, V: Value> Cursor<'_, K, V> {
     /// The value of a key, to be changed; it is made by `init` if there is none. `None`: its sub-shard has to be
-    /// opened first ([`KeyedState::open`](super::keyed::KeyedState::open)).
+    /// opened first.
     ///
     /// The one way out is through the slot, whichever way it was found: a value that took different ways
     /// through memory would be stored in pieces and loaded whole, and wait for itself.
     #[inline(always)]
-    pub fn entry(&mut self, hash: u64, key: &K, init: impl FnOnce() -> V) -> Option<&mut V> {
+    pub(super) fn entry(&mut self, hash: u64, key: &K, init: impl FnOnce() -> V) -> Option<&mut V> {
         let index = *self.directory.get(slot_of(hash, self.depth))?;
         let shard = self.shards.get_mut(index as usize).filter(|s| s.open == self.generation)?;
         let at = match shard.find(hash, key) {
             Ok(at) => at,
             Err(free) => {
-                shard.fill(free, hash, (key.clone(), init()));
-                *self.len += 1;
+                *self.len += usize::from(shard.fill(free, hash, (key.clone(), init())));
                 if shard.is_full() {
                     shard.open = STALE;
                 }
