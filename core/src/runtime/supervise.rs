@@ -198,7 +198,7 @@ pub(crate) async fn supervise(
     mut requests: mpsc::Receiver<Request>,
 ) -> Result<()> {
     let mut restarts = Restarts::new(shared.settings.restart.clone(), unique());
-    let mut run = Run::default();
+    let mut run = Run::new();
     let result = loop {
         let attempt = async {
             let driver = Driver::open(&shared, store.clone(), &mut run).await?;
