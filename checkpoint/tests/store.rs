@@ -35,7 +35,7 @@ fn manifest(epoch: u64, attempt: u64) -> Manifest {
 }
 fn permit(epoch: u64, attempt: u64) -> CommitPermit {
     let manifest = paths::manifest(&job(), Epoch(epoch), Attempt(attempt));
-    CommitPermit::recovered(&CommitRecord {
+    CommitPermit::forged(CommitRecord {
         epoch: Epoch(epoch),
         manifest,
         lineage: "l".into(),

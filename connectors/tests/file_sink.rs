@@ -28,7 +28,7 @@ fn context(attempt: u64, restored: Option<u64>) -> SinkContext {
 }
 
 fn permit(epoch: u64) -> CommitPermit {
-    CommitPermit::recovered(&CommitRecord {
+    CommitPermit::forged(CommitRecord {
         epoch: Epoch(epoch),
         manifest: String::new(),
         lineage: String::new(),
