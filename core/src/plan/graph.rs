@@ -118,11 +118,6 @@ impl Graph {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Gives a node its finished description.
-    pub fn describe(&self, node: NodeId, operator: impl Into<String>) {
-        self.lock().nodes[node.0 as usize].operator = operator.into();
-    }
-
     /// Remembers a mistake for the check.
     pub fn mistake(&self, error: Error) {
         self.lock().mistakes.push(error);
