@@ -162,7 +162,7 @@ impl Graph {
         self.lock().terminals.clone()
     }
 
-    /// Names of the nodes of `kind` that lead to a sink.
+    /// Names of the nodes of `kind`, those that have one.
     pub fn names(&self, kind: NodeKind) -> BTreeSet<OperatorId> {
         let nodes = self.nodes();
         nodes.iter().filter(|n| n.kind == kind).filter_map(|n| OperatorId::new(n.name.clone()?).ok()).collect()
