@@ -46,12 +46,13 @@ pub struct CheckpointStore {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
     job: JobId,
-    shown: String,
+    url: String,
 }
 
 impl fmt::Debug for CheckpointStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CheckpointStore({}, {})", self.shown, self.job)
+        // Not the URL: it may carry credentials.
+        write!(f, "CheckpointStore({}, {})", self.objects, self.job)
     }
 }
 
@@ -67,7 +68,7 @@ pub enum Created {
 impl CheckpointStore {
     /// A job's objects below `prefix` of a store.
     pub fn new(objects: Arc<dyn ObjectStore>, prefix: &str, job: JobId) -> Self {
-        Self { objects, prefix: Path::from(prefix), job, shown: format!("custom:{prefix}") }
+        Self { objects, prefix: Path::from(prefix), job, url: "custom:".into() }
     }
 
     /// Opens `file:///path`, a plain path, `memory:`, or a URL of a compiled-in object store.
@@ -77,7 +78,7 @@ impl CheckpointStore {
     /// made, a store whose feature is not compiled in.
     pub fn open(url: &str, job: JobId) -> Result<Self> {
         let (objects, prefix) = open_url(url)?;
-        Ok(Self { objects, prefix, job, shown: url.to_owned() })
+        Ok(Self { objects, prefix, job, url: url.to_owned() })
     }
 
     /// The job.
@@ -87,7 +88,7 @@ impl CheckpointStore {
 
     /// Whether it is a local directory: only there can something be swept, and only there do calls block.
     pub fn is_local(&self) -> bool {
-        local_directory(&self.shown).is_some()
+        local_directory(&self.url).is_some()
     }
 
     /// Deletes what killed processes have left of writes to a local directory: see [`crate::unfinished`].
@@ -98,7 +99,7 @@ impl CheckpointStore {
     pub fn sweep_unfinished(&self) -> Result<()> {
         for folder in ["manifests", "commits", "state"] {
             let folder = self.path(&paths::folder(&self.job, folder));
-            sweep_unfinished(&self.shown, &folder, |_| true)
+            sweep_unfinished(&self.url, &folder, |_| true)
                 .map_err(|e| Error::unavailable(format!("cannot sweep {folder}")).caused_by(e))?;
         }
         Ok(())

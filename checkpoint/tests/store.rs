@@ -117,6 +117,12 @@ async fn create_tells_ours_from_theirs_and_a_missing_object_is_named() {
 }
 
 #[test]
+fn a_store_is_shown_without_its_url() {
+    let shown = format!("{:?}", CheckpointStore::open("memory:secret", job()).unwrap());
+    assert_eq!(shown, format!("CheckpointStore(InMemory, {})", job()));
+}
+
+#[test]
 fn a_url_of_a_feature_that_is_not_compiled_in_names_the_feature() {
     for (url, word) in
         [("ftp://x/y", "no known kind"), ("s3://b/p", "\"s3\""), ("gs://b/p", "\"gcs\""), ("az://c/p", "\"azure\"")]

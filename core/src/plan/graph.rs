@@ -127,7 +127,8 @@ impl Graph {
     pub fn destination(&self, sink: &str, destination: String) {
         let mut inner = self.lock();
         if let Some(other) = inner.destinations.get(&destination) {
-            let e = Error::config(format!("the sinks {other:?} and {sink:?} both write to {destination}"));
+            // The destination is not shown: a URL may carry credentials.
+            let e = Error::config(format!("the sinks {other:?} and {sink:?} write to the same place"));
             inner.mistakes.push(e.hint("give each sink a directory of its own"));
         } else {
             inner.destinations.insert(destination, sink.to_owned());
