@@ -41,7 +41,8 @@ pub use tidegate_connectors::{
 pub use tidegate_core::{
     Aggregate, AttemptReport, BoxedStream, CheckpointMetrics, CheckpointReport, Count, Error, FarFuture, JobHandle,
     JobMetrics, JobState, JobStatus, KeyedStream, Kind, Latency, OperatorMetrics, Result, Settings, SourceStream,
-    Stream, Timestamp, Tumbling, Undecodable, Watermarks, Window, Windowed, WindowedStream, settings::RestartStrategy,
+    Stream, Timestamp, Tumbling, Undecodable, Watermarks, Window, Windowed, WindowedStream,
+    settings::{RestartStrategy, StateCodec},
 };
 
 /// For those who write connectors and state backends, and for tools.

@@ -192,7 +192,6 @@ fn settings_that_cannot_work_are_refused() {
     with(|s| s.key_groups = 100, "key-groups = 100");
     with(|s| s.checkpoint.retained = 0, "checkpoint.retained = 0");
     with(|s| s.checkpoint.timeout = Duration::ZERO, "checkpoint.timeout = 0s");
-    with(|s| s.state.codec = "pickle".into(), "state.codec = \"pickle\"");
     let mut settings = settings(1);
     settings.state.backend = "papyrus".into();
     let j = Job::new("job", settings);

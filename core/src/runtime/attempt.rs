@@ -42,6 +42,7 @@ use crate::{
     metrics::stats::StatsRegistry,
     plan::NodeKind,
     record::Barrier,
+    settings::StateCodec,
     state::codec::Codec,
 };
 
@@ -149,7 +150,10 @@ impl<'a> Driver<'a> {
             attempt: start.attempt,
             parallelism: settings.parallelism,
             key_groups: settings.key_groups,
-            codec: Codec::by_name(&settings.state.codec),
+            codec: match settings.state.codec {
+                StateCodec::Named => Codec::Named,
+                StateCodec::Compact => Codec::Compact,
+            },
             store: store.clone(),
             backends: shared.backend.clone(),
             restored: start.restored.clone(),
