@@ -42,8 +42,8 @@ pub struct CommitRecord {
     pub transactional_ids: Vec<String>,
 }
 
-/// The right to commit, and to publish, one epoch. Made only by the coordinator when the manifest is
-/// written, or by recovery from a commit record: nobody else can commit.
+/// The right to commit, and to publish, one epoch. Only the coordinator makes one, when the manifest is
+/// written: nobody else can commit. Recovery needs none, since what it seals holds nothing new.
 #[derive(Debug, PartialEq, Eq)]
 pub struct CommitPermit {
     record: CommitRecord,
@@ -53,9 +53,10 @@ impl CommitPermit {
     pub(crate) fn prepared(epoch: Epoch, attempt: Attempt, manifest: String, lineage: String) -> Self {
         Self { record: CommitRecord { epoch, manifest, lineage, attempt, transactional_ids: Vec::new() } }
     }
-    /// To publish again what a restored checkpoint has committed.
-    pub fn recovered(record: &CommitRecord) -> Self {
-        Self { record: record.clone() }
+    /// One that no coordinator has made, for tests.
+    #[cfg(feature = "testkit")]
+    pub fn forged(record: CommitRecord) -> Self {
+        Self { record }
     }
     /// The epoch it is for.
     pub fn epoch(&self) -> Epoch {
@@ -117,8 +118,14 @@ impl StoreCommitPoint {
     /// [`Kind::Fenced`](crate::error::Kind): a newer attempt has taken it. Else as the store.
     pub async fn seal(&self, manifest: &Manifest) -> Result<Sealed> {
         let path = self.store.put_manifest(manifest).await?;
-        let permit = CommitPermit::prepared(manifest.epoch, manifest.attempt, path, manifest.lineage.clone());
-        match self.create(permit.record()).await? {
+        let record = CommitRecord {
+            epoch: manifest.epoch,
+            manifest: path,
+            lineage: manifest.lineage.clone(),
+            attempt: manifest.attempt,
+            transactional_ids: Vec::new(),
+        };
+        match self.create(&record).await? {
             None => Ok(Sealed::Ours),
             Some(theirs) if theirs < manifest.attempt => Ok(Sealed::Committed),
             Some(theirs) => Err(fenced(manifest.attempt, theirs)),

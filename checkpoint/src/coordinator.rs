@@ -176,7 +176,6 @@ pub struct Coordinator {
     ended_ms: Option<u64>,
     stopping: bool,
     failures: u32,
-    completed: bool,
     waiting_tokens: Vec<u64>,
     tokens: Vec<u64>,
     /// Abandoned epochs that a participant has not answered for.
@@ -208,18 +207,12 @@ impl Coordinator {
             ended_ms: None,
             stopping: false,
             failures: 0,
-            completed: false,
             waiting_tokens: Vec::new(),
             tokens: Vec::new(),
             owed: BTreeMap::new(),
             carried: BTreeMap::new(),
             born_ms: now_ms,
         }
-    }
-
-    /// Whether a checkpoint of this attempt has completed: only then is it healthy.
-    pub fn has_completed(&self) -> bool {
-        self.completed
     }
 
     /// When `Tick` is due next.
@@ -426,7 +419,6 @@ impl Coordinator {
         self.phase = Phase::Idle;
         self.ended_ms = Some(now_ms);
         self.failures = 0;
-        self.completed = true;
         let tokens = std::mem::take(&mut self.tokens);
         let mut commands =
             vec![Command::Completed { epoch, duration_ms: now_ms.saturating_sub(self.started_ms), tokens }];

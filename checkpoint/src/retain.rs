@@ -45,8 +45,8 @@ pub fn garbage(
     let Some(newest) = kept.last().copied() else { return Vec::new() };
     let mut doomed: Vec<String> =
         inventory.commits.iter().filter(|e| !kept.contains(e)).map(|e| commit_path(*e)).collect();
-    // A manifest of a kept epoch by another owner lost the race for it: it goes too, but only when it is
-    // an older attempt's.
+    // A kept epoch keeps all its manifests, that of an attempt which lost the race for it too: they go when the
+    // epoch does. A newer attempt's stay, whatever their epoch.
     doomed.extend(
         inventory
             .manifests

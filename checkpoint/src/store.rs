@@ -11,6 +11,7 @@ use futures::TryStreamExt;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, memory::InMemory, path::Path,
 };
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, ffi::OsString, fmt, io, ops::Range, sync::Arc};
 
 use crate::{
@@ -26,9 +27,18 @@ use crate::{
 
 pub use object_store::PutPayload as Payload;
 
+const CLAIM: &str = "attempt";
+const CLAIM_VERSION: u32 = 1;
 const COMMIT: &str = "commit";
 const COMMIT_VERSION: u32 = 1;
 const RESTORE: &str = "restore it from a copy, or start from another checkpoint with checkpoint.from";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Claim {
+    attempt: Attempt,
+    owner: String,
+}
 
 /// The objects of one job.
 #[derive(Clone)]
@@ -36,12 +46,13 @@ pub struct CheckpointStore {
     objects: Arc<dyn ObjectStore>,
     prefix: Path,
     job: JobId,
-    shown: String,
+    url: String,
 }
 
 impl fmt::Debug for CheckpointStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CheckpointStore({}, {})", self.shown, self.job)
+        // Not the URL: it may carry credentials.
+        write!(f, "CheckpointStore({}, {})", self.objects, self.job)
     }
 }
 
@@ -57,7 +68,7 @@ pub enum Created {
 impl CheckpointStore {
     /// A job's objects below `prefix` of a store.
     pub fn new(objects: Arc<dyn ObjectStore>, prefix: &str, job: JobId) -> Self {
-        Self { objects, prefix: Path::from(prefix), job, shown: format!("custom:{prefix}") }
+        Self { objects, prefix: Path::from(prefix), job, url: "custom:".into() }
     }
 
     /// Opens `file:///path`, a plain path, `memory:`, or a URL of a compiled-in object store.
@@ -67,7 +78,7 @@ impl CheckpointStore {
     /// made, a store whose feature is not compiled in.
     pub fn open(url: &str, job: JobId) -> Result<Self> {
         let (objects, prefix) = open_url(url)?;
-        Ok(Self { objects, prefix, job, shown: url.to_owned() })
+        Ok(Self { objects, prefix, job, url: url.to_owned() })
     }
 
     /// The job.
@@ -77,7 +88,7 @@ impl CheckpointStore {
 
     /// Whether it is a local directory: only there can something be swept, and only there do calls block.
     pub fn is_local(&self) -> bool {
-        local_directory(&self.shown).is_some()
+        local_directory(&self.url).is_some()
     }
 
     /// Deletes what killed processes have left of writes to a local directory: see [`crate::unfinished`].
@@ -88,7 +99,7 @@ impl CheckpointStore {
     pub fn sweep_unfinished(&self) -> Result<()> {
         for folder in ["manifests", "commits", "state"] {
             let folder = self.path(&paths::folder(&self.job, folder));
-            sweep_unfinished(&self.shown, &folder, |_| true)
+            sweep_unfinished(&self.url, &folder, |_| true)
                 .map_err(|e| Error::unavailable(format!("cannot sweep {folder}")).caused_by(e))?;
         }
         Ok(())
@@ -188,14 +199,15 @@ impl CheckpointStore {
     }
 
     /// Claims the job: the attempt after the highest there is. `who` must be unlike any other claimant's:
-    /// equal bytes are taken for our own retry.
+    /// equal bytes are taken for our own retry. A claim that fails may have been made.
     ///
     /// # Errors
     /// When the store cannot be listed or written.
     pub async fn claim(&self, who: &str) -> Result<Attempt> {
         loop {
             let next = Attempt(self.attempts().await?.last().map_or(1, |a| a.0 + 1));
-            let claim = envelope::encode("attempt", 1, &serde_json::json!({ "owner": who, "attempt": next }))?;
+            let claim = Claim { attempt: next, owner: who.to_owned() };
+            let claim = envelope::encode(CLAIM, CLAIM_VERSION, &claim)?;
             // Somebody else may have claimed this number in between; then it is theirs, and ours the next. Its
             // claim may even be gone again, deleted by one that came later: then ours is not the highest.
             if let Created::Ours = self.create(&paths::attempt(&self.job, next), claim).await?
@@ -205,6 +217,16 @@ impl CheckpointStore {
                 return Ok(next);
             }
         }
+    }
+
+    /// Who has claimed an attempt.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](crate::error::Kind) when the claim is missing or damaged; else as the store.
+    pub async fn claimant(&self, attempt: Attempt) -> Result<String> {
+        let path = paths::attempt(&self.job, attempt);
+        let claim: Claim = envelope::decode(CLAIM, CLAIM_VERSION, &self.get(&path).await?).map_err(|e| e.of(&path))?;
+        Ok(claim.owner)
     }
 
     /// All attempts, in order.

@@ -35,7 +35,7 @@ fn manifest(epoch: u64, attempt: u64) -> Manifest {
 }
 fn permit(epoch: u64, attempt: u64) -> CommitPermit {
     let manifest = paths::manifest(&job(), Epoch(epoch), Attempt(attempt));
-    CommitPermit::recovered(&CommitRecord {
+    CommitPermit::forged(CommitRecord {
         epoch: Epoch(epoch),
         manifest,
         lineage: "l".into(),
@@ -114,6 +114,12 @@ async fn create_tells_ours_from_theirs_and_a_missing_object_is_named() {
         assert!(e.to_string().contains("j/none is missing"), "{e}");
         store.delete("j/none").await.unwrap();
     }
+}
+
+#[test]
+fn a_store_is_shown_without_its_url() {
+    let shown = format!("{:?}", CheckpointStore::open("memory:secret", job()).unwrap());
+    assert_eq!(shown, format!("CheckpointStore(InMemory, {})", job()));
 }
 
 #[test]

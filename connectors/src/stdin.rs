@@ -10,7 +10,6 @@
 use futures::future::{BoxFuture, ready};
 use serde_json::{Value, json};
 use std::{
-    io::BufRead,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     task::{Context, Poll, ready as done},
 };
@@ -20,6 +19,8 @@ use tidegate_core::{
     env::spawn_blocking,
 };
 use tokio::sync::mpsc;
+
+use crate::files::format::next_line;
 
 /// Lines of standard input, without their line ends; bytes that are not UTF-8 are replaced.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,22 +64,21 @@ type Chunk = Result<Vec<String>>;
 
 fn read_ahead(skip: u64, chunks: &mpsc::Sender<Chunk>) {
     let mut input = std::io::stdin().lock();
-    let mut line = Vec::new();
+    let unreadable = |e| Error::unavailable("standard input cannot be read").caused_by(e);
     let mut number = 0;
     loop {
-        line.clear();
-        let outcome = match input.read_until(b'\n', &mut line) {
-            Ok(0) if number < skip => {
+        let outcome = match next_line(&mut input, number, unreadable) {
+            Ok(None) if number < skip => {
                 Err(Error::config(format!("standard input has {number} lines, and {skip} have been read from it"))
                     .hint("give the job the same input again, from its beginning"))
             }
-            Ok(0) => return,
-            Ok(_) if number < skip => {
+            Ok(None) => return,
+            Ok(Some(_)) if number < skip => {
                 number += 1;
                 continue;
             }
-            Ok(_) => Ok(vec![String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned()]),
-            Err(e) => Err(Error::unavailable("standard input cannot be read").caused_by(e)),
+            Ok(Some((line, _))) => Ok(vec![String::from_utf8_lossy(&line).into_owned()]),
+            Err(e) => Err(e),
         };
         number += 1;
         let failed = outcome.is_err();

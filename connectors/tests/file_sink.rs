@@ -28,7 +28,7 @@ fn context(attempt: u64, restored: Option<u64>) -> SinkContext {
 }
 
 fn permit(epoch: u64) -> CommitPermit {
-    CommitPermit::recovered(&CommitRecord {
+    CommitPermit::forged(CommitRecord {
         epoch: Epoch(epoch),
         manifest: String::new(),
         lineage: String::new(),
@@ -148,6 +148,27 @@ async fn a_failing_upload_of_pieces_fails_the_epoch_at_every_call() {
         }
     }
     assert_eq!(failed, 14, "nothing is ever visible");
+}
+
+/// What is written after it would only pile up in memory.
+#[tokio::test]
+async fn an_upload_that_has_failed_is_told_before_the_part_is_full() {
+    let store = FaultyStore::new(Arc::new(InMemory::new()));
+    // The probe (put, delete) works, the upload does not even begin.
+    store.fail_after(2, Fault::Refused);
+    let sink = FileSink::json_lines_in(Arc::new(store), "out");
+    let open = Sink::<Row>::recover(&sink, context(1, None), Vec::new()).await.unwrap();
+    let mut writer = OpenSink::<Row>::writer(&open, SUBTASK).unwrap();
+    let mut told = None;
+    for row in rows(60, &"x".repeat(1 << 20)) {
+        writer.write(row, 0).unwrap();
+        if let Err(e) = poll_fn(|cx| SinkWriter::<Row>::poll_ready(&mut writer, cx)).await {
+            told = Some(e);
+            break;
+        }
+    }
+    let error = told.expect("60 MB are waiting for nothing").to_string();
+    assert!(error.contains("this call was made to fail"), "{error}");
 }
 
 #[tokio::test]

@@ -202,7 +202,7 @@ impl World {
             }
             End::Published | End::PublishedTwice => {
                 let record = self.commit(epoch, committables.clone());
-                let permit = CommitPermit::recovered(&record);
+                let permit = CommitPermit::forged(record);
                 let running = self.running.as_ref().unwrap();
                 OpenSink::<Row>::commit(&running.open, &permit, committables.clone()).await?;
                 if matches!(end, End::PublishedTwice) {

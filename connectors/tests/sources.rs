@@ -136,9 +136,9 @@ fn child_reads_standard_input() {
 
 #[test]
 fn standard_input_is_read_by_lines_and_resumes_on_the_same_input() {
-    let input = b"one\ntwo\r\n\nf\xffur\nlast";
+    let input = b"one\ntwo\r\n\nf\xffur\r\r\nlast\r";
     let whole = reads(None, input);
-    let lines = ["one", "two", "", "f\u{fffd}ur", "last"];
+    let lines = ["one", "two", "", "f\u{fffd}ur\r", "last\r"];
     assert_eq!(whole, json!({ "lines": lines, "position": { "lines": 5 }, "ended": true }));
     for read in 0..=5 {
         let rest = reads(Some(&json!({ "lines": read })), input);
@@ -152,6 +152,14 @@ fn standard_input_that_is_shorter_than_what_was_read_is_an_error() {
     let said = reads(Some(&json!({ "lines": 3 })), b"one\ntwo\n");
     let error = said["error"].as_str().unwrap();
     assert!(error.contains("has 2 lines, and 3 have been read") && error.contains("hint"), "{error}");
+}
+
+/// It does not go into memory whole.
+#[test]
+fn a_line_of_standard_input_without_end_is_an_error() {
+    let said = reads(None, &[b"one\n", vec![b'x'; 65 << 20].as_slice()].concat());
+    let error = said["error"].as_str().unwrap();
+    assert!(error.contains("line 2 is longer than"), "{error}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! A running job from outside: checkpoints on request, stop, cancel, what it tells of itself.
 use crate::{
-    kit::{Blast, assert_same, finished, run, settings, until},
+    kit::{Blast, Gated, MINUTE, assert_same, finished, paused, run, settings, until},
     pipeline::{COUNT, expected, pipeline},
-    store::Store,
+    store::{Fault, Op, Store},
 };
 use std::time::Duration;
-use tidegate::{JobState, Kind};
+use tidegate::{FileSink, Job, JobState, Kind, Stream};
+use tokio::time::timeout;
 
 #[test]
 fn status_and_metrics_tell_what_has_happened() {
@@ -105,6 +106,25 @@ fn cancel_publishes_nothing_more_and_a_later_start_loses_nothing() {
         let (totals, windows) = expected();
         assert_same([first.totals.take(), dropped.totals.take(), last.totals.take()].concat(), totals);
         assert_same(last.windows.take(), windows);
+    });
+}
+
+/// Nobody looks at what else is asked of it meanwhile, and that is a queue's worth.
+#[test]
+fn cancel_does_not_wait_for_a_sink_that_never_recovers() {
+    paused(async {
+        let store = Store::new();
+        store.on(Op::Put, "out/.staging/", Fault::Stalls, 1);
+        let job = Job::new("hanging", settings(1));
+        job.source("numbers", Gated::new(1, 1).0).sink("out", FileSink::json_lines_in(store.objects(), "out"));
+        let handle = job.start().unwrap();
+        let status = handle.watch();
+        store.hit(1).await;
+        for _ in 0..20 {
+            assert!(timeout(MINUTE, handle.checkpoint_now()).await.is_err());
+        }
+        timeout(MINUTE, handle.cancel()).await.expect("it waits").unwrap();
+        assert_eq!((status.borrow().state, store.hits()), (JobState::Cancelled, 1));
     });
 }
 

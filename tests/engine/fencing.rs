@@ -195,6 +195,58 @@ fn an_older_run_that_fails_does_not_take_the_job_back() {
     });
 }
 
+/// The restart has claimed the job, and then cannot see whether its claim is the newest.
+#[test]
+fn a_restart_that_fails_after_its_claim_is_not_fenced_by_it() {
+    run(async {
+        let store = Store::new();
+        let mut p = pipeline("twin", settings(1));
+        p.job.checkpoint_store(store.checkpoints("twin"));
+        let handle = p.job.start().unwrap();
+        p.gate.open_to(COUNT / 2);
+        handle.checkpoint_now().await.unwrap();
+        let claim = "/attempts/000000000002";
+        store.on(Op::Put, claim, Fault::Stalls, 1);
+        p.bomb.arm("map", Blast::Error, 1);
+        p.gate.open();
+        store.hit(1).await;
+        store.on(Op::List, "/attempts", Fault::Fails, 1);
+        store.release(claim);
+        let status = finished(handle).await;
+        assert_eq!(store.hits(), 1);
+        let kinds: Vec<_> = status.failures.iter().map(|f| f.kind).collect();
+        assert_eq!((kinds, status.attempt), (vec![Kind::User, Kind::Unavailable], 3), "{:?}", status.failures);
+        p.assert_exact();
+    });
+}
+
+/// As before, but it is the sweep of the directory that fails: something in it cannot be deleted.
+#[test]
+fn a_restart_that_cannot_sweep_its_store_is_not_fenced_by_its_claim() {
+    run(async {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(1);
+        settings.checkpoint.store = dir.path().to_str().unwrap().to_owned();
+        settings.restart.max_restarts = u32::MAX;
+        let p = pipeline("twin", settings);
+        let handle = p.job.start().unwrap();
+        let status = handle.watch();
+        p.gate.open_to(COUNT / 2);
+        handle.checkpoint_now().await.unwrap();
+        // No directory can be listed below a file.
+        let (manifests, aside) = (dir.path().join("twin/manifests"), dir.path().join("aside"));
+        std::fs::rename(&manifests, &aside).unwrap();
+        std::fs::write(&manifests, "").unwrap();
+        p.bomb.arm("map", Blast::Error, 1);
+        p.gate.open();
+        crate::kit::until(|| status.borrow().failures.len() > 2 || status.borrow().state.is_end()).await;
+        std::fs::remove_file(&manifests).unwrap();
+        std::fs::rename(&aside, &manifests).unwrap();
+        finished(handle).await;
+        p.assert_exact();
+    });
+}
+
 /// Checkpoint 2 commits, and 1 is collected, in the very moment in which the record of 1 is to be read.
 #[derive(Debug)]
 struct Overtaken {

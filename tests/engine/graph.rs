@@ -76,14 +76,15 @@ fn a_directory_is_given_to_one_sink_however_it_is_written() {
         let stream = numbers(&j).boxed();
         stream.clone().sink("one", FileSink::json_lines(dir));
         stream.sink("two", FileSink::csv(&*other));
-        refused(&j, "the sinks \"one\" and \"two\" both write to");
+        let error = refused(&j, "the sinks \"one\" and \"two\" write to the same place").to_string();
+        assert!(!error.contains(dir), "a URL may carry credentials: {error}");
     }
     let (j, store) = (job(), Arc::new(object_store::memory::InMemory::new()));
     let stream = numbers(&j).boxed();
     stream.clone().sink("one", FileSink::json_lines_in(store.clone(), "out"));
     stream.clone().sink("apart", FileSink::json_lines_in(store.clone(), "apart"));
     stream.sink("two", FileSink::json_lines_in(store, "out"));
-    refused(&j, "the sinks \"one\" and \"two\" both write to");
+    refused(&j, "the sinks \"one\" and \"two\" write to the same place");
 }
 
 #[test]
@@ -191,7 +192,6 @@ fn settings_that_cannot_work_are_refused() {
     with(|s| s.key_groups = 100, "key-groups = 100");
     with(|s| s.checkpoint.retained = 0, "checkpoint.retained = 0");
     with(|s| s.checkpoint.timeout = Duration::ZERO, "checkpoint.timeout = 0s");
-    with(|s| s.state.codec = "pickle".into(), "state.codec = \"pickle\"");
     let mut settings = settings(1);
     settings.state.backend = "papyrus".into();
     let j = Job::new("job", settings);

@@ -5,7 +5,8 @@
 //! a part of its state lies in objects of the checkpoint before.
 use std::{fs, path::Path, time::Duration};
 use tidegate::{
-    RestartStrategy, Settings,
+    RestartStrategy, Settings, StateCodec,
+    StateCodec::{Compact, Named},
     extend::{checkpoint::manifest::Manifest, env::sleep},
 };
 
@@ -14,9 +15,9 @@ use crate::{
     job::{expected, found, job, write_input},
 };
 
-fn settings(codec: &str, parallelism: u32) -> Settings {
+fn settings(codec: StateCodec, parallelism: u32) -> Settings {
     let mut settings = Settings { parallelism, ..Settings::default() };
-    settings.state.codec = codec.into();
+    settings.state.codec = codec;
     settings.checkpoint.interval = Duration::ZERO;
     settings.checkpoint.retained = 1;
     settings.restart.strategy = RestartStrategy::None;
@@ -29,7 +30,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Runs the job to its middle and leaves it as a kill would between commit and publishing.
-fn write(dir: &Path, codec: &str) {
+fn write(dir: &Path, codec: StateCodec) {
     let _ = fs::remove_dir_all(dir);
     write_input(&dir.join("in"));
     block_on(async {
@@ -89,15 +90,15 @@ fn assert_rich(dir: &Path) {
     }
 }
 
-fn is_gone_on_from(codec: &str) {
-    let golden = data(&format!("checkpoint-{codec}"));
+fn is_gone_on_from(name: &str, codec: StateCodec) {
+    let golden = data(name);
     if is_written_anew() {
         write(&golden, codec);
     }
     assert_rich(&golden);
     let epoch = newest(&golden).epoch.0;
     // What is stored says itself how it is to be read: today's codec may be the other one.
-    for (parallelism, today) in [(1, "named"), (1, "compact"), (2, "named"), (3, "compact")] {
+    for (parallelism, today) in [(1, Named), (1, Compact), (2, Named), (3, Compact)] {
         let dir = tempfile::tempdir().unwrap();
         copy(&golden, dir.path());
         let status = block_on(async {
@@ -113,10 +114,10 @@ fn is_gone_on_from(codec: &str) {
 
 #[test]
 fn an_old_checkpoint_with_names_is_gone_on_from() {
-    is_gone_on_from("named");
+    is_gone_on_from("checkpoint-named", Named);
 }
 
 #[test]
 fn an_old_compact_checkpoint_is_gone_on_from() {
-    is_gone_on_from("compact");
+    is_gone_on_from("checkpoint-compact", Compact);
 }

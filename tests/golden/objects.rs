@@ -87,7 +87,7 @@ fn a_commit_record_is_written_as_it_was_and_an_old_one_is_read() {
     let (dir, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let path = "clicks/commits/000000000007.commit";
     block_on(async {
-        StoreCommitPoint::new(store(dir.path())).commit(&CommitPermit::recovered(&record())).await.unwrap();
+        StoreCommitPoint::new(store(dir.path())).commit(&CommitPermit::forged(record())).await.unwrap();
         let bytes = pinned("commit", &fs::read(dir.path().join(path)).unwrap());
 
         fs::create_dir_all(old.path().join("clicks/commits")).unwrap();

@@ -280,8 +280,9 @@ impl World {
             Err(error) => {
                 self.chaos.note(format_args!("client {client} ends: {error}"));
                 self.chaos.count(format!("a process ended: {}", error.kind()));
-                // One that has been replaced may miss what its successor has done away with, and not find out why.
-                let expected = matches!(error.kind(), Kind::Unavailable | Kind::User | Kind::Fenced);
+                // Only one that has been replaced is fenced; and it may miss what its successor has done away with,
+                // and not find out why.
+                let expected = matches!(error.kind(), Kind::Unavailable | Kind::User);
                 let replaced = client != self.chaos.owner();
                 self.chaos.must(expected || replaced, || format!("client {client} ends: {error}"));
                 false

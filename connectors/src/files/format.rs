@@ -4,7 +4,7 @@
 //! the header: a reader that starts in the middle still needs it, so it is read from the front first.
 use serde::de::DeserializeOwned;
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     marker::PhantomData,
 };
 use tidegate_core::{Error, Result};
@@ -66,7 +66,7 @@ impl<T> Clone for Csv<T> {
 }
 
 /// What the operating system did not say, a decompressor has said of what it was given.
-pub(super) fn unreadable(e: std::io::Error) -> Error {
+pub(super) fn unreadable(e: io::Error) -> Error {
     if e.raw_os_error().is_none() {
         Error::data("the compressed file is damaged or cut short")
             .caused_by(e)
@@ -79,6 +79,30 @@ pub(super) fn unreadable(e: std::io::Error) -> Error {
 /// A line that is longer is not read into memory whole.
 const LINE_MAX: u64 = 64 << 20;
 
+/// The line after `before` others, without its line end, and its bytes in the input; `None` at the end.
+pub(crate) fn next_line(
+    input: &mut impl BufRead,
+    before: u64,
+    unreadable: impl Fn(io::Error) -> Error,
+) -> Result<Option<(Vec<u8>, u64)>> {
+    let mut line = Vec::new();
+    let read = input.take(LINE_MAX).read_until(b'\n', &mut line).map_err(unreadable)? as u64;
+    if read == 0 {
+        return Ok(None);
+    }
+    if read == LINE_MAX {
+        return Err(Error::data(format!("line {} is longer than {LINE_MAX} bytes", before + 1)));
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        // One of them: a carriage return before the line end is the line's own.
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+    }
+    Ok(Some((line, read)))
+}
+
 struct Lines<R, F> {
     reader: BufReader<R>,
     place: Place,
@@ -89,24 +113,13 @@ impl<R: Read, T, F: Fn(&str) -> Option<std::result::Result<T, String>>> Iterator
     type Item = Result<Row<T>>;
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let mut line = Vec::new();
-            let read = match (&mut self.reader).take(LINE_MAX).read_until(b'\n', &mut line) {
-                Ok(0) => return None,
-                Ok(read) => read as u64,
-                Err(e) => return Some(Err(unreadable(e))),
+            let (line, read) = match next_line(&mut self.reader, self.place.line, unreadable) {
+                Ok(Some(line)) => line,
+                Ok(None) => return None,
+                Err(e) => return Some(Err(e)),
             };
-            if read == LINE_MAX {
-                return Some(Err(Error::data(format!("line {} is longer than {LINE_MAX} bytes", self.place.line + 1))));
-            }
             let begins = self.place;
             self.place = Place { offset: begins.offset + read, line: begins.line + 1 };
-            if line.last() == Some(&b'\n') {
-                line.pop();
-                // One of them: a carriage return before the line end is the line's own.
-                if line.last() == Some(&b'\r') {
-                    line.pop();
-                }
-            }
             let record = match String::from_utf8(line) {
                 Ok(text) => match (self.decode)(&text) {
                     None => continue,

@@ -1,6 +1,6 @@
 //! Files, as a source and as an exactly-once sink.
 mod encode;
-mod format;
+pub(crate) mod format;
 mod part;
 mod reading;
 pub mod sink;

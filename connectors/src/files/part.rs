@@ -7,8 +7,9 @@ use futures::{SinkExt, StreamExt, channel::mpsc};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use serde_json::{Value, json};
 use std::{
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tidegate_checkpoint::{kill, store::failed};
 use tidegate_core::{
@@ -54,20 +55,14 @@ impl Part {
         }
     }
 
-    /// Ready when no piece waits.
+    /// Ready when no piece waits. After an error the part is of no use any more.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let Some((sender, _)) = &mut self.upload else { return Poll::Ready(Ok(())) };
+        let Some((sender, task)) = &mut self.upload else { return Poll::Ready(Ok(())) };
         while !self.pieces.is_empty() {
-            match sender.poll_ready(cx) {
-                Poll::Pending => return Poll::Pending,
-                // The upload has failed: `finish` says why.
-                Poll::Ready(Err(_)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(())) => {
-                    let piece = self.pieces.remove(0);
-                    if sender.start_send(Message::Piece(piece)).is_err() {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
+            let open = ready!(sender.poll_ready(cx)).is_ok();
+            if !open || sender.start_send(Message::Piece(self.pieces.remove(0))).is_err() {
+                // A channel that has closed means that the upload has failed: its task says why.
+                return Pin::new(task).poll(cx).map(uploaded);
             }
         }
         Poll::Ready(Ok(()))
@@ -88,12 +83,19 @@ impl Part {
                         break;
                     }
                 }
-                task.await.map_err(|e| Error::internal("the upload of a part has panicked").caused_by(e))??;
+                uploaded(task.await)?;
             }
         }
         kill::point("sink.staged");
         Ok(json!({ "staged": staged.to_string(), "part": name, "bytes": bytes, "crc32": crc.finalize() }))
     }
+}
+
+/// How an upload's task has ended.
+pub(super) fn uploaded<T, J: std::error::Error + Send + Sync + 'static>(
+    joined: std::result::Result<Result<T>, J>,
+) -> Result<T> {
+    joined.map_err(|e| Error::internal("the upload of a part has panicked").caused_by(e))?
 }
 
 async fn upload(objects: Arc<dyn ObjectStore>, path: Path, mut messages: mpsc::Receiver<Message>) -> Result<()> {

@@ -37,7 +37,7 @@ use tidegate_core::{
 
 use super::{
     encode::{CsvEncoder, Encoder, JsonEncoder},
-    part::{PIECE, Part},
+    part::{PIECE, Part, uploaded},
 };
 
 /// Writes parts into a directory of any store: see the module.
@@ -312,19 +312,15 @@ pub struct FileWriter<E> {
     bytes: u64,
 }
 
-fn flatten<J: std::error::Error + Send + Sync + 'static>(
-    joined: std::result::Result<Result<Value>, J>,
-) -> Result<Value> {
-    joined.map_err(|e| Error::internal("the upload of a part has panicked").caused_by(e))?
-}
-
 impl<E> FileWriter<E> {
     fn close<T>(&mut self) -> Result<()>
     where
         E: Encoder<T>,
     {
         if let (Some(mut encoder), Some(mut part)) = (self.encoder.take(), self.part.take()) {
-            part.add(encoder.take()?);
+            let bytes = encoder.take()?;
+            self.bytes += bytes.len() as u64;
+            part.add(bytes);
             self.closing.push_back(spawn_owned(part.finish()));
         }
         Ok(())
@@ -360,7 +356,7 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> SinkWriter<T> for FileWriter<
         while self.closing.len() > CLOSING_MAX
             && let Some(first) = self.closing.front_mut()
         {
-            let staged = flatten(task::ready!(Pin::new(first).poll(cx)))?;
+            let staged = uploaded(task::ready!(Pin::new(first).poll(cx)))?;
             self.staged.push(staged);
             self.closing.pop_front();
         }
@@ -368,23 +364,14 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> SinkWriter<T> for FileWriter<
     }
 
     fn barrier(&mut self, epoch: Epoch) -> BoxFuture<'static, Result<Vec<Value>>> {
-        if let (Some(encoder), Some(part)) = (&mut self.encoder, &mut self.part) {
-            match encoder.take() {
-                Ok(bytes) => {
-                    self.bytes += bytes.len() as u64;
-                    part.add(bytes);
-                }
-                Err(e) => return Box::pin(futures::future::ready(Err(e))),
-            }
-        }
         if let Err(e) = self.close::<T>() {
-            return Box::pin(futures::future::ready(Err(e)));
+            return Box::pin(ready(Err(e)));
         }
         let (closing, subtask, extension) = (std::mem::take(&mut self.closing), self.subtask, self.extension);
         let mut committables = std::mem::take(&mut self.staged);
         Box::pin(async move {
             for part in closing {
-                committables.push(flatten(part.await)?);
+                committables.push(uploaded(part.await)?);
             }
             for (n, staged) in committables.iter_mut().enumerate() {
                 staged["part"] = format!("part-{:08}-{:04}-{n:04}.{extension}", epoch.0, subtask.0).into();

@@ -1,6 +1,6 @@
 //! A running job, from outside.
-use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use std::{convert::Infallible, sync::Arc};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use tidegate_checkpoint::error::{Error, Kind, Result};
 
@@ -14,6 +14,8 @@ use crate::{
 pub struct JobHandle {
     pub(crate) shared: Arc<Shared>,
     pub(crate) requests: mpsc::Sender<Request>,
+    /// The job goes on as long as it is held.
+    pub(crate) running: Option<oneshot::Sender<Infallible>>,
     pub(crate) task: Option<JoinHandle<Result<()>>>,
 }
 
@@ -119,8 +121,8 @@ impl JobHandle {
     ///
     /// # Errors
     /// What the job failed with before.
-    pub async fn cancel(self) -> Result<()> {
-        let _ = self.requests.send(Request::Cancel).await;
+    pub async fn cancel(mut self) -> Result<()> {
+        drop(self.running.take());
         self.wait().await
     }
 

@@ -1,6 +1,6 @@
 //! The job: a graph, its settings, and the start button.
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use tidegate_checkpoint::{
     error::{Error, Result},
@@ -104,12 +104,13 @@ impl Job {
         let shared = Arc::new(Shared::new(id, self.graph.clone(), self.settings.clone(), backend));
         *run = Arc::downgrade(&shared);
         let (requests, receiver) = mpsc::channel(16);
+        let (running, cancelled) = oneshot::channel();
         let supervised = Supervised(shared.clone());
         let task = spawn(async move {
             let running = supervised;
-            supervise(running.0.clone(), store, receiver).await
+            supervise(running.0.clone(), store, receiver, cancelled).await
         });
-        Ok(JobHandle { shared, requests, task: Some(task) })
+        Ok(JobHandle { shared, requests, running: Some(running), task: Some(task) })
     }
 
     /// Starts the job and waits for its end.

@@ -50,7 +50,8 @@ pub struct SinkContext {
     pub sink: OperatorId,
     /// The attempt that opens it. Staged parts carry it, so that no zombie writes into its successor's.
     pub attempt: Attempt,
-    /// The newest committed epoch, if any: everything staged for later epochs by earlier attempts is dead.
+    /// The epoch that the attempt starts from, if any: everything staged for later ones by earlier attempts is dead.
+    /// It is the newest committed one, unless `checkpoint.from` names another.
     pub restored: Option<Epoch>,
 }
 
@@ -77,7 +78,7 @@ pub trait OpenSink<T>: Send + Sync + 'static {
     /// Publishes committed output. Idempotent: it is repeated after a crash and after an error.
     ///
     /// # Errors
-    /// Retried; an attempt that cannot publish fails and its successor recovers.
+    /// Fails the attempt; its successor publishes the rest in [`Sink::recover`].
     fn commit<'a>(&'a self, permit: &'a CommitPermit, committables: Vec<Value>) -> BoxFuture<'a, Result<()>>;
 }
 

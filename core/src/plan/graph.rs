@@ -118,11 +118,6 @@ impl Graph {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Gives a node its finished description.
-    pub fn describe(&self, node: NodeId, operator: impl Into<String>) {
-        self.lock().nodes[node.0 as usize].operator = operator.into();
-    }
-
     /// Remembers a mistake for the check.
     pub fn mistake(&self, error: Error) {
         self.lock().mistakes.push(error);
@@ -132,7 +127,8 @@ impl Graph {
     pub fn destination(&self, sink: &str, destination: String) {
         let mut inner = self.lock();
         if let Some(other) = inner.destinations.get(&destination) {
-            let e = Error::config(format!("the sinks {other:?} and {sink:?} both write to {destination}"));
+            // The destination is not shown: a URL may carry credentials.
+            let e = Error::config(format!("the sinks {other:?} and {sink:?} write to the same place"));
             inner.mistakes.push(e.hint("give each sink a directory of its own"));
         } else {
             inner.destinations.insert(destination, sink.to_owned());
@@ -167,7 +163,7 @@ impl Graph {
         self.lock().terminals.clone()
     }
 
-    /// Names of the nodes of `kind` that lead to a sink.
+    /// Names of the nodes of `kind`, those that have one.
     pub fn names(&self, kind: NodeKind) -> BTreeSet<OperatorId> {
         let nodes = self.nodes();
         nodes.iter().filter(|n| n.kind == kind).filter_map(|n| OperatorId::new(n.name.clone()?).ok()).collect()

@@ -4,8 +4,8 @@
 //! collects. All I/O of a checkpoint runs beside the event loop and comes back as an event, so that a slow
 //! store delays checkpoints and nothing else.
 //!
-//! An attempt ends in one of four ways: done (the last checkpoint has committed), cancelled, failed (the
-//! first error of any task, or of the protocol), or fenced. In each case its tasks are aborted, which
+//! An attempt ends in one of four ways: done (the last checkpoint has committed), cancelled (it is dropped, wherever
+//! it is), failed (the first error of any task, or of the protocol), or fenced. In each case its tasks are aborted, which
 //! neither commits nor rolls back anything: what was not committed is swept by the next attempt.
 use futures::{FutureExt, future::BoxFuture};
 use serde_json::Value;
@@ -42,6 +42,7 @@ use crate::{
     metrics::stats::StatsRegistry,
     plan::NodeKind,
     record::Barrier,
+    settings::StateCodec,
     state::codec::Codec,
 };
 
@@ -82,19 +83,10 @@ pub enum TaskEvent {
     },
 }
 
-/// How an attempt that did not fail has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// Its last checkpoint has committed, at the end of the input or after `stop`.
-    Done,
-    /// By `cancel`.
-    Cancelled,
-}
-
 /// What the loop waits for.
 enum Wake {
     Task(Option<TaskEvent>),
-    Request(Option<Request>),
+    Request(Request),
     Io(Result<Event>),
     Deadline,
     Beat,
@@ -149,7 +141,10 @@ impl<'a> Driver<'a> {
             attempt: start.attempt,
             parallelism: settings.parallelism,
             key_groups: settings.key_groups,
-            codec: Codec::by_name(&settings.state.codec),
+            codec: match settings.state.codec {
+                StateCodec::Named => Codec::Named,
+                StateCodec::Compact => Codec::Compact,
+            },
             store: store.clone(),
             backends: shared.backend.clone(),
             restored: start.restored.clone(),
@@ -202,8 +197,8 @@ impl<'a> Driver<'a> {
         now().duration_since(self.began).as_millis() as u64
     }
 
-    /// Runs until the attempt ends.
-    pub(super) async fn run(mut self, requests: &mut mpsc::Receiver<Request>) -> Result<Ended> {
+    /// Runs until the last checkpoint has committed, at the end of the input or after `stop`.
+    pub(super) async fn run(mut self, requests: &mut mpsc::Receiver<Request>) -> Result<()> {
         let mut discovery = self.discovery();
         loop {
             let wake = self.wait(requests, &mut discovery).await;
@@ -219,9 +214,8 @@ impl<'a> Driver<'a> {
                     return Err(error.at(format!("{label} (subtask {subtask})")));
                 }
                 Wake::Task(None) => return Err(Error::internal("all tasks have gone without an error")),
-                Wake::Request(Some(Request::Checkpoint(token))) => Event::Requested { token },
-                Wake::Request(Some(Request::Stop)) => Event::StopRequested,
-                Wake::Request(Some(Request::Cancel) | None) => return Ok(Ended::Cancelled),
+                Wake::Request(Request::Checkpoint(token)) => Event::Requested { token },
+                Wake::Request(Request::Stop) => Event::StopRequested,
                 Wake::Io(event) => event?,
                 Wake::Deadline => Event::Tick,
                 Wake::Beat => {
@@ -235,18 +229,16 @@ impl<'a> Driver<'a> {
                 }
             };
             let at = self.now_ms();
-            let mut ended = None;
+            let mut done = false;
             for command in self.coordinator.on(event, at) {
-                if let Some(end) = self.act(command)? {
-                    ended = Some(end);
-                }
+                done |= self.act(command)?;
             }
-            if let Some(ended) = ended {
+            if done {
                 if let Some(garbage) = self.garbage.take() {
                     // It reports its own errors; here it only has to have ended.
                     let _ = garbage.await;
                 }
-                return Ok(ended);
+                return Ok(());
             }
         }
     }
@@ -260,14 +252,15 @@ impl<'a> Driver<'a> {
                 Err(e) => Error::internal("the writing of a checkpoint was cut off").caused_by(e),
             })),
             event = self.events.recv() => Wake::Task(event),
-            request = requests.recv() => Wake::Request(request),
+            Some(request) = requests.recv() => Wake::Request(request),
             found = discovery => Wake::Discover(found),
             () = sleep(deadline.unwrap_or(Duration::from_secs(3600))) => Wake::Deadline,
             () = sleep(self.next_beat.saturating_duration_since(now())) => Wake::Beat,
         }
     }
 
-    fn act(&mut self, command: Command) -> Result<Option<Ended>> {
+    /// Carries a command out; true when there is nothing more to do.
+    fn act(&mut self, command: Command) -> Result<bool> {
         match command {
             Command::Trigger { epoch, last } => {
                 kill::point("trigger");
@@ -294,9 +287,9 @@ impl<'a> Driver<'a> {
             }
             Command::Abandoned { epoch, reason, tokens } => self.shared.checkpoint_abandoned(epoch, &reason, &tokens),
             Command::Fail(error) => return Err(error),
-            Command::Done => return Ok(Some(Ended::Done)),
+            Command::Done => return Ok(true),
         }
-        Ok(None)
+        Ok(false)
     }
 
     fn write_manifest(&mut self, epoch: Epoch, last: bool, acks: BTreeMap<Participant, Ack>) {

@@ -65,7 +65,7 @@ mod tests {
             let path = store.put_manifest(&manifest).await.unwrap();
             let record =
                 CommitRecord { epoch, manifest: path, lineage: "l".into(), attempt, transactional_ids: Vec::new() };
-            commits.commit(&CommitPermit::recovered(&record)).await.unwrap();
+            commits.commit(&CommitPermit::forged(record)).await.unwrap();
         }
         store.claim("newer").await.unwrap();
         collect(&store, attempt, 1).await.unwrap();

@@ -42,21 +42,33 @@ pub(super) struct Start {
 }
 
 /// The attempts of one run of the job, from its start to its end in this process.
-#[derive(Default)]
 pub(super) struct Run {
+    /// What tells its claims from everybody else's.
+    owner: String,
     /// The first and the last one that has claimed the job.
     attempts: Option<(Attempt, Attempt)>,
 }
 
 impl Run {
+    pub(super) fn new() -> Self {
+        let owner = format!("{}-{}-{:016x}", std::process::id(), wall_ms(), unique());
+        Self { owner, attempts: None }
+    }
+
     /// An attempt whose job has been taken over fails in many ways, since its files are swept under it; only one
-    /// of them is the truth, and only that one keeps it from taking the job back.
+    /// of them is the truth, and only that one keeps it from taking the job back. A newer claim alone does not
+    /// say so: it may be this run's own, of an attempt that has failed before it knew that it had claimed.
     pub(super) async fn explain(&self, store: &CheckpointStore, error: Error) -> Error {
         let (Some((_, mine)), Ok(all)) = (self.attempts, store.attempts().await) else { return error };
-        match all.last() {
-            Some(newest) if *newest > mine && error.kind() != Kind::Fenced => fenced(mine, *newest).caused_by(error),
-            _ => error,
-        }
+        let Some(newest) = all.last().filter(|newest| **newest > mine && error.kind() != Kind::Fenced) else {
+            return error;
+        };
+        let theirs = match store.claimant(*newest).await {
+            Ok(owner) => owner != self.owner,
+            // Deleted by an even newer attempt, or not of our writing: none of this run's in any case.
+            Err(e) => e.kind() == Kind::Corrupt,
+        };
+        if theirs { fenced(mine, *newest).caused_by(error) } else { error }
     }
 }
 
@@ -68,16 +80,15 @@ pub(super) async fn begin(
     settings: &Settings,
     run: &mut Run,
 ) -> Result<Start> {
-    let nonce = format!("{}-{}-{:016x}", std::process::id(), wall_ms(), unique());
-    let attempt = store.claim(&nonce).await?;
+    let attempt = store.claim(&run.owner).await?;
+    let first = run.attempts.map_or(attempt, |(first, _)| first);
+    run.attempts = Some((first, attempt));
     if store.is_local() {
         let sweeper = store.clone();
         spawn_blocking(move || sweeper.sweep_unfinished())
             .await
             .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
     }
-    let first = run.attempts.map_or(attempt, |(first, _)| first);
-    run.attempts = Some((first, attempt));
     loop {
         let committed = store.commits().await?;
         let (observed, restored, next) =
@@ -90,7 +101,7 @@ pub(super) async fn begin(
             };
         let lineage = match &restored {
             Some(manifest) => manifest.lineage.clone(),
-            None => format!("{:08x}", crc32fast::hash(nonce.as_bytes())),
+            None => format!("{:08x}", crc32fast::hash(run.owner.as_bytes())),
         };
         let start = Start { attempt, lineage, restored, next };
         if seal(commits, &observed, &start, settings).await? {

@@ -2,6 +2,7 @@
 use futures::FutureExt;
 use std::{
     collections::{BTreeMap, VecDeque},
+    convert::Infallible,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,7 +16,7 @@ use tidegate_checkpoint::{
 };
 
 use super::{
-    attempt::{Driver, Ended, caught},
+    attempt::{Driver, caught},
     recovery::Run,
     restart::Restarts,
 };
@@ -35,9 +36,11 @@ pub(crate) enum Request {
     Checkpoint(u64),
     /// Make a last checkpoint and end.
     Stop,
-    /// End at once.
-    Cancel,
 }
+
+/// Nothing ever comes of it: the job is cancelled when the other end is dropped. It is no [`Request`], since it waits
+/// neither for those before it nor for somebody to look at them, which nobody does while an attempt is opened.
+pub(crate) type Cancelled = oneshot::Receiver<Infallible>;
 
 /// Reports of failed attempts that are kept.
 const REPORTS_MAX: usize = 100;
@@ -196,21 +199,17 @@ pub(crate) async fn supervise(
     shared: Arc<Shared>,
     store: Arc<CheckpointStore>,
     mut requests: mpsc::Receiver<Request>,
+    mut cancelled: Cancelled,
 ) -> Result<()> {
     let mut restarts = Restarts::new(shared.settings.restart.clone(), unique());
-    let mut run = Run::default();
+    let mut run = Run::new();
     let result = loop {
-        let attempt = async {
-            let driver = Driver::open(&shared, store.clone(), &mut run).await?;
-            driver.run(&mut requests).await
+        let outcome = tokio::select! {
+            biased;
+            _ = &mut cancelled => break Ok(JobState::Cancelled),
+            outcome = attempt(&shared, &store, &mut requests, &mut run) => outcome,
         };
-        // Connectors are called in here as well as in tasks of their own.
-        let outcome = AssertUnwindSafe(attempt).catch_unwind().await.unwrap_or_else(|p| Err(caught(p.as_ref())));
-        let error = match outcome {
-            Ok(Ended::Done) => break Ok(JobState::Finished),
-            Ok(Ended::Cancelled) => break Ok(JobState::Cancelled),
-            Err(error) => run.explain(&store, error).await,
-        };
+        let Err(error) = outcome else { break Ok(JobState::Finished) };
         if shared.live().completed_in_attempt {
             restarts.healthy();
         }
@@ -225,11 +224,11 @@ pub(crate) async fn supervise(
         let stopped = loop {
             tokio::select! {
                 biased;
-                request = requests.recv() => match request {
+                _ = &mut cancelled => break Some(Ok(JobState::Cancelled)),
+                Some(request) = requests.recv() => match request {
                     // The delay goes on: who asks for checkpoints must not speed restarts up.
-                    Some(Request::Checkpoint(token)) => shared.checkpoint_refused(token),
-                    Some(Request::Stop) => break Some(Err(error.hint("the job was stopped while it waited to restart"))),
-                    Some(Request::Cancel) | None => break Some(Ok(JobState::Cancelled)),
+                    Request::Checkpoint(token) => shared.checkpoint_refused(token),
+                    Request::Stop => break Some(Err(error.hint("the job was stopped while it waited to restart"))),
                 },
                 () = &mut waited => break None,
             }
@@ -249,6 +248,22 @@ pub(crate) async fn supervise(
     shared.live().waiting.clear();
     shared.status.send_modify(|s| (s.state, s.failure) = (state, result.as_ref().err().map(ToString::to_string)));
     result.map(drop)
+}
+
+/// One attempt of `run`; where it fails, with the error that explains it best.
+async fn attempt(
+    shared: &Shared,
+    store: &Arc<CheckpointStore>,
+    requests: &mut mpsc::Receiver<Request>,
+    run: &mut Run,
+) -> Result<()> {
+    let driven = async { Driver::open(shared, store.clone(), run).await?.run(requests).await };
+    // Connectors are called in here as well as in tasks of their own.
+    let outcome = AssertUnwindSafe(driven).catch_unwind().await.unwrap_or_else(|p| Err(caught(p.as_ref())));
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(error) => Err(run.explain(store, error).await),
+    }
 }
 
 impl Shared {
