@@ -62,8 +62,8 @@ struct Inner {
     tally: BTreeMap<String, u64>,
     /// Who has created the commit record of an epoch.
     committed: BTreeMap<u64, Client>,
-    /// Who has claimed the job last.
-    owner: Client,
+    /// The highest claim of the job, and whose it is.
+    owner: (u64, Client),
     /// The first thing that must never happen and has.
     violation: Option<String>,
     hash: u64,
@@ -84,7 +84,7 @@ impl Chaos {
             in_flight: BTreeMap::new(),
             tally: BTreeMap::new(),
             committed: BTreeMap::new(),
-            owner: 0,
+            owner: (0, 0),
             violation: None,
             hash: 0xcbf2_9ce4_8422_2325,
             printed,
@@ -266,12 +266,13 @@ impl Chaos {
         Flight(self.clone(), kind)
     }
 
-    /// A process has claimed the job.
-    pub fn claimed(&self, client: Client) {
-        self.inner().owner = client;
+    /// A process has claimed the job; perhaps with a number that it chose long ago, and that others have passed.
+    pub fn claimed(&self, attempt: u64, client: Client) {
+        let mut inner = self.inner();
+        inner.owner = inner.owner.max((attempt, client));
     }
     pub fn owner(&self) -> Client {
-        self.inner().owner
+        self.inner().owner.1
     }
 
     /// A commit record has been created.

@@ -73,8 +73,8 @@ impl Faults for Seeded {
         if let (Op::Put, "done", Some(epoch)) = (op, outcome, paths::parse_commit(path)) {
             self.chaos.committed(epoch.0, self.client);
         }
-        if let (Op::Put, "done", true) = (op, outcome, path.contains("/attempts/")) {
-            self.chaos.claimed(self.client);
+        if let (Op::Put, "done", Some(attempt)) = (op, outcome, paths::parse_attempt(path)) {
+            self.chaos.claimed(attempt.0, self.client);
         }
         if let (Op::Copy | Op::CopyIfAbsent, "done", Some(part)) = (op, outcome, path.rsplit_once("/part-")) {
             let epoch: u64 = part.1[..8].parse().unwrap();
