@@ -279,7 +279,8 @@ where
         let slowest = self.slowest();
         self.publish_alignment(slowest);
         match slowest {
-            None if self.discovers => {
+            // None of them has more than it had; or so it seems, until they have been read.
+            None if self.discovers || !self.splits.is_empty() => {
                 self.idle = true;
                 self.control_all(Control::Idle);
             }

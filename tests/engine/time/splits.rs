@@ -310,3 +310,24 @@ fn events_without_neighbours_fire_windows_that_are_far_apart() {
         assert!(job.late.is_empty());
     });
 }
+
+/// That the input had ended is not known of the input there is now.
+#[test]
+fn a_job_that_has_ended_goes_on_with_more_input() {
+    for parallelism in [1, 2] {
+        let store = Store::new();
+        let mut windows = Vec::new();
+        for count in [100, 250, 300] {
+            run(async {
+                let script = Script::open(steps(0, count));
+                let mut job =
+                    counting(settings(parallelism), &script, Watermarks::monotonous(), 100 * MS, Duration::ZERO);
+                job.job.checkpoint_store(store.checkpoints("counting"));
+                finished(job.job.start().unwrap()).await;
+                assert_eq!(job.late.take().len(), 0, "with {count}");
+                windows.extend(job.counts.take());
+            });
+        }
+        assert_same(windows, (0..30).map(|n| (0, 100 * n, 10)));
+    }
+}
