@@ -53,7 +53,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 type Cause = Arc<dyn std::error::Error + Send + Sync + 'static>;
 
 /// An error with its kind, what happened, and a hint what to do about it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Error {
     kind: Kind,
     message: String,
@@ -123,6 +123,18 @@ impl Error {
     /// What the user should do, where something can be said.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+}
+
+/// As it is displayed, since that is how a `main` that returns it shows it; `{:#?}` has the fields.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write!(f, "{self}");
+        }
+        let Self { kind, message, hint, cause } = self;
+        let mut fields = f.debug_struct("Error");
+        fields.field("kind", kind).field("message", message).field("hint", hint).field("cause", cause).finish()
     }
 }
 

@@ -255,7 +255,9 @@ impl Settings {
             }
             table.insert(path[path.len() - 1].clone(), value.unwrap_or(Value::String(text)));
         }
-        self.merged(overlay).map_err(|e| e.at("environment"))
+        self.merged(overlay).map_err(|e| {
+            e.at("environment (TIDEGATE_ and the setting in capitals, with two underscores for a dot and one for a dash)")
+        })
     }
 
     fn merged(self, overlay: Table) -> Result<Self> {

@@ -7,7 +7,8 @@ use crate::Failed;
 
 /// What each crate may depend on of the workspace.
 const EDGES: &[(&str, &[&str])] = &[
-    ("checkpoint", &[]),
+    // (Itself: its tests need its testkit.)
+    ("checkpoint", &["tidegate-checkpoint"]),
     ("core", &["tidegate-checkpoint"]),
     ("state-backends", &["tidegate-checkpoint", "tidegate-core"]),
     ("connectors", &["tidegate-checkpoint", "tidegate-core"]),

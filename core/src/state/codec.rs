@@ -15,11 +15,6 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// By the name used in settings.
-    pub fn by_name(name: &str) -> Self {
-        if name == "compact" { Self::Compact } else { Self::Named }
-    }
-
     /// The byte in front of a block.
     pub fn id(self) -> u8 {
         match self {
