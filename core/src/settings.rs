@@ -256,7 +256,9 @@ impl Settings {
             table.insert(path[path.len() - 1].clone(), value.unwrap_or(Value::String(text)));
         }
         self.merged(overlay).map_err(|e| {
-            e.at("environment (TIDEGATE_ and the setting in capitals, with two underscores for a dot and one for a dash)")
+            let hint = e.hint_text().map(|hint| format!("{hint} ")).unwrap_or_default();
+            let form = "two underscores for a dot, one for a dash, as in TIDEGATE_CHECKPOINT__INTERVAL";
+            e.hint(format!("{hint}({form})")).at("environment")
         })
     }
 

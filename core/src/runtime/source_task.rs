@@ -495,7 +495,9 @@ where
                 self.reporter.ack(barrier.epoch, true, Box::pin(futures::future::ready(Ok(ack))));
                 self.control_all(Control::Barrier(barrier));
                 self.stopped |= barrier.last;
-                self.ready().await
+                self.ready().await?;
+                self.sweeping = self.out.sweep();
+                Ok(())
             }
         }
     }
