@@ -210,6 +210,8 @@ impl World {
                 self.model.retain(|(namespace, _), _| *namespace != window);
             }
             Op::Watermark(at) => {
+                // An operator's watermark never goes back, neither over a restore.
+                let at = self.watermark.map_or(at, |before| before.max(at));
                 self.parts.iter_mut().for_each(|p| p.state.save_watermark(at));
                 self.watermark = Some(at);
             }
