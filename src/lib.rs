@@ -42,7 +42,7 @@ pub use tidegate_core::{
     Aggregate, AttemptReport, BoxedStream, CheckpointMetrics, CheckpointReport, Count, Error, FarFuture, JobHandle,
     JobMetrics, JobState, JobStatus, KeyedStream, Kind, Latency, OperatorMetrics, Result, Settings, SourceStream,
     Stream, Timestamp, Tumbling, Undecodable, WatermarkGenerator, Watermarks, Window, Windowed, WindowedStream,
-    settings::{RestartStrategy, StateCodec},
+    settings::RestartStrategy, state::codec::Codec,
 };
 
 /// For those who write connectors and state backends, and for tools.

@@ -42,6 +42,12 @@ pub struct CommitRecord {
     pub transactional_ids: Vec<String>,
 }
 
+impl CommitRecord {
+    fn new(epoch: Epoch, attempt: Attempt, manifest: String, lineage: String) -> Self {
+        Self { epoch, manifest, lineage, attempt, transactional_ids: Vec::new() }
+    }
+}
+
 /// The right to commit, and to publish, one epoch. Only the coordinator makes one, when the manifest is
 /// written: nobody else can commit. Recovery needs none, since what it seals holds nothing new.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +57,7 @@ pub struct CommitPermit {
 
 impl CommitPermit {
     pub(crate) fn prepared(epoch: Epoch, attempt: Attempt, manifest: String, lineage: String) -> Self {
-        Self { record: CommitRecord { epoch, manifest, lineage, attempt, transactional_ids: Vec::new() } }
+        Self { record: CommitRecord::new(epoch, attempt, manifest, lineage) }
     }
     /// One that no coordinator has made, for tests.
     #[cfg(feature = "testkit")]
@@ -118,13 +124,7 @@ impl StoreCommitPoint {
     /// [`Kind::Fenced`](crate::error::Kind): a newer attempt has taken it. Else as the store.
     pub async fn seal(&self, manifest: &Manifest) -> Result<Sealed> {
         let path = self.store.put_manifest(manifest).await?;
-        let record = CommitRecord {
-            epoch: manifest.epoch,
-            manifest: path,
-            lineage: manifest.lineage.clone(),
-            attempt: manifest.attempt,
-            transactional_ids: Vec::new(),
-        };
+        let record = CommitRecord::new(manifest.epoch, manifest.attempt, path, manifest.lineage.clone());
         match self.create(&record).await? {
             None => Ok(Sealed::Ours),
             Some(theirs) if theirs < manifest.attempt => Ok(Sealed::Committed),

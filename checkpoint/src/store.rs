@@ -300,11 +300,15 @@ pub(crate) fn decode_commit(path: &str, bytes: &[u8]) -> Result<CommitRecord> {
     envelope::decode(COMMIT, COMMIT_VERSION, bytes).map_err(|e| e.of(path))
 }
 
-/// One name for a place, however its URL is written: whether two are the same.
-pub fn place(url: &str) -> String {
+/// One name for the place that [`open_url`] opens, however its URL is written: whether two are the same. `None` for
+/// `memory:`, which is a new one each time.
+pub fn place(url: &str) -> Option<String> {
+    if url.starts_with("memory:") {
+        return None;
+    }
     let directory = local_directory(url).and_then(|d| std::path::absolute(d).ok());
     let place = directory.map_or_else(|| url.to_owned(), |d| d.to_string_lossy().into_owned());
-    place.trim_end_matches('/').to_owned()
+    Some(place.trim_end_matches('/').to_owned())
 }
 
 /// Opens the store behind a URL: checkpoints and files alike.

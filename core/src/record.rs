@@ -69,6 +69,22 @@ pub trait BatchOutput<E>: Send + 'static {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>>;
     /// As [`Output::sweep`].
     fn sweep(&mut self) -> bool;
+
+    /// A slice of deferred work beside a wait, as long as there is `more`; the task is woken for the next.
+    ///
+    /// # Errors
+    /// What has gone wrong in it: what is waited for may never come, and nobody else would ask.
+    fn sweep_on(&mut self, more: &mut bool, cx: &mut Context<'_>) -> Result<()> {
+        if *more {
+            *more = self.sweep();
+            // Its snapshot, or its output, may have to be driven on.
+            let _ = self.poll_ready(cx)?;
+            if *more {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<T, O: Output<T>> BatchOutput<(T, Timestamp)> for O {

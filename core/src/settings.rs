@@ -8,6 +8,8 @@ use toml::{Table, Value};
 
 use tidegate_checkpoint::error::{Error, Result};
 
+use crate::state::codec::Codec;
+
 /// Everything about a job that is not its program.
 ///
 /// ```
@@ -70,17 +72,7 @@ pub struct StateSettings {
     /// The backend's name.
     pub backend: String,
     /// How values are stored.
-    pub codec: StateCodec,
-}
-
-/// How values are stored in state. What is there already says itself how it is to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StateCodec {
-    /// Self-describing: fields may come and go.
-    Named,
-    /// Smaller and faster, but fields are known by their place alone.
-    Compact,
+    pub codec: Codec,
 }
 
 /// What happens when an attempt fails.
@@ -147,7 +139,7 @@ impl Default for Settings {
             parallelism: 1,
             key_groups: 128,
             checkpoint: CheckpointSettings::default(),
-            state: StateSettings { backend: "memory".into(), codec: StateCodec::Named },
+            state: StateSettings { backend: "memory".into(), codec: Codec::Named },
             restart: RestartSettings::default(),
             heartbeat: HeartbeatSettings { stuck_after: Duration::from_secs(10), fail_after: Duration::ZERO },
             report: ReportSettings { checkpoints: false, progress: false, summary: false },
@@ -445,6 +437,6 @@ mod tests {
         let text = e.to_string();
         assert!(["state.codec", "`bincode`", "`named`", "`compact`"].iter().all(|part| text.contains(part)), "{text}");
         assert!(e.hint_text().is_some(), "{text}");
-        assert_eq!(Settings::from_toml("[state]\ncodec = \"compact\"").unwrap().state.codec, StateCodec::Compact);
+        assert_eq!(Settings::from_toml("[state]\ncodec = \"compact\"").unwrap().state.codec, Codec::Compact);
     }
 }

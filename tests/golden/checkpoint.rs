@@ -5,8 +5,9 @@
 //! a part of its state lies in objects of the checkpoint before.
 use std::{fs, path::Path, time::Duration};
 use tidegate::{
-    RestartStrategy, Settings, StateCodec,
-    StateCodec::{Compact, Named},
+    Codec,
+    Codec::{Compact, Named},
+    RestartStrategy, Settings,
     extend::{checkpoint::manifest::Manifest, env::sleep},
 };
 
@@ -15,7 +16,7 @@ use crate::{
     job::{expected, found, job, write_input},
 };
 
-fn settings(codec: StateCodec, parallelism: u32) -> Settings {
+fn settings(codec: Codec, parallelism: u32) -> Settings {
     let mut settings = Settings { parallelism, ..Settings::default() };
     settings.state.codec = codec;
     settings.checkpoint.interval = Duration::ZERO;
@@ -30,7 +31,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Runs the job to its middle and leaves it as a kill would between commit and publishing.
-fn write(dir: &Path, codec: StateCodec) {
+fn write(dir: &Path, codec: Codec) {
     let _ = fs::remove_dir_all(dir);
     write_input(&dir.join("in"));
     block_on(async {
@@ -90,7 +91,7 @@ fn assert_rich(dir: &Path) {
     }
 }
 
-fn is_gone_on_from(name: &str, codec: StateCodec) {
+fn is_gone_on_from(name: &str, codec: Codec) {
     let golden = data(name);
     if is_written_anew() {
         write(&golden, codec);

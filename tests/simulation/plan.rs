@@ -1,7 +1,7 @@
 //! What a seed's run is: the job, its input, its settings. Small inputs, many shapes.
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
-use tidegate::{RestartStrategy, Settings, StateCodec};
+use tidegate::{Codec, RestartStrategy, Settings};
 
 use crate::chaos::Chaos;
 
@@ -151,7 +151,7 @@ fn item(chaos: &Chaos, id: Id, disorder_ms: u64, undecodable: u64) -> Item {
 
 fn settings(chaos: &Chaos) -> Settings {
     let mut settings = Settings { key_groups: chaos.one_of(&[4, 8, 16]), ..Settings::default() };
-    settings.state.codec = chaos.one_of(&[StateCodec::Named, StateCodec::Compact]);
+    settings.state.codec = chaos.one_of(&[Codec::Named, Codec::Compact]);
     let checkpoint = &mut settings.checkpoint;
     checkpoint.interval = Duration::from_millis(chaos.one_of(&[0, 10, 40, 40, 200]));
     checkpoint.min_pause = Duration::from_millis(chaos.one_of(&[0, 0, 30]));

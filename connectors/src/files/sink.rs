@@ -96,12 +96,10 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
     type Open = OpenFiles<E>;
 
     fn destination(&self) -> Option<String> {
-        Some(match &self.place {
-            // Each time a new one.
-            Place::Url(url) if url.starts_with("memory:") => return None,
+        match &self.place {
             Place::Url(url) => place(url),
-            Place::Store(store, prefix) => format!("{store} ({:p}), {prefix}", Arc::as_ptr(store)),
-        })
+            Place::Store(store, prefix) => Some(format!("{store} ({:p}), {prefix}", Arc::as_ptr(store))),
+        }
     }
 
     fn recover(&self, context: SinkContext, restored: Vec<Value>) -> BoxFuture<'_, Result<OpenFiles<E>>> {

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use crate::{plan::NodeId, time};
@@ -83,6 +84,10 @@ impl OperatorStats {
         if let Some(histogram) = &mut *self.latency_us.lock().unwrap_or_else(PoisonError::into_inner) {
             histogram.saturating_record(micros.max(1));
         }
+    }
+    /// Serialising state for a snapshot has held the subtask up for so long.
+    pub fn paused(&self, pause: Duration) {
+        self.snapshot_pause_ns.fetch_max(pause.as_nanos() as u64, Relaxed);
     }
     pub(crate) fn add_latency_to(&self, sum: &mut Histogram<u64>) {
         if let Some(histogram) = &*self.latency_us.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -281,7 +281,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         let began = self.sweeping.then(now);
         self.operator.process(state, batch, &mut self.out)?;
         if let Some(began) = began {
-            self.stats.snapshot_pause_ns.fetch_max(now().duration_since(began).as_nanos() as u64, Relaxed);
+            self.stats.paused(now().duration_since(began));
         }
         Ok(())
     }
@@ -301,7 +301,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         };
         let began = now();
         let swept = state.sweep(SWEEP_ENTRIES)?;
-        self.stats.snapshot_pause_ns.fetch_max(now().duration_since(began).as_nanos() as u64, Relaxed);
+        self.stats.paused(now().duration_since(began));
         match swept {
             Swept::More => return Ok(true),
             Swept::Idle => {}

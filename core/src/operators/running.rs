@@ -1,10 +1,10 @@
 //! Running aggregation: one update an event, one entry a key for ever.
+use tidegate_checkpoint::error::Result;
+
 use super::{
     aggregate::Aggregate,
     keyed::{KeyedOperator, KeyedSpec},
 };
-use tidegate_checkpoint::error::Result;
-
 use crate::{
     plan::NodeId,
     record::{Keyed, Output},

@@ -126,12 +126,10 @@ impl Graph {
     /// Claims a destination for a sink.
     pub fn destination(&self, sink: &str, destination: String) {
         let mut inner = self.lock();
-        if let Some(other) = inner.destinations.get(&destination) {
+        if let Some(other) = inner.destinations.insert(destination, sink.to_owned()) {
             // The destination is not shown: a URL may carry credentials.
             let e = Error::config(format!("the sinks {other:?} and {sink:?} write to the same place"));
             inner.mistakes.push(e.hint("give each sink a directory of its own"));
-        } else {
-            inner.destinations.insert(destination, sink.to_owned());
         }
     }
 

@@ -4,9 +4,10 @@
 //! collects. All I/O of a checkpoint runs beside the event loop and comes back as an event, so that a slow
 //! store delays checkpoints and nothing else.
 //!
-//! An attempt ends in one of four ways: done (the last checkpoint has committed), cancelled (it is dropped, wherever
-//! it is), failed (the first error of any task, or of the protocol), or fenced. In each case its tasks are aborted, which
-//! neither commits nor rolls back anything: what was not committed is swept by the next attempt.
+//! An attempt ends in one of four ways: done (the last checkpoint has committed), cancelled (it is dropped,
+//! wherever it is), failed (the first error of any task, or of the protocol), or fenced. In each case its
+//! tasks are aborted, which neither commits nor rolls back anything: what was not committed is swept by the
+//! next attempt.
 use futures::{FutureExt, future::BoxFuture};
 use serde_json::Value;
 use std::{
@@ -42,8 +43,6 @@ use crate::{
     metrics::stats::StatsRegistry,
     plan::NodeKind,
     record::Barrier,
-    settings::StateCodec,
-    state::codec::Codec,
 };
 
 /// What tasks tell the driver.
@@ -141,10 +140,7 @@ impl<'a> Driver<'a> {
             attempt: start.attempt,
             parallelism: settings.parallelism,
             key_groups: settings.key_groups,
-            codec: match settings.state.codec {
-                StateCodec::Named => Codec::Named,
-                StateCodec::Compact => Codec::Compact,
-            },
+            codec: settings.state.codec,
             store: store.clone(),
             backends: shared.backend.clone(),
             restored: start.restored.clone(),

@@ -94,14 +94,7 @@ impl<E: Send + 'static, G: BatchOutput<E>> Gate<E, G> {
                     return Poll::Ready(Ok((index, message)));
                 }
             }
-            if sweeping {
-                sweeping = self.target.sweep();
-                // What has gone wrong there is said here: a next message may never come.
-                let _ = self.target.poll_ready(cx)?;
-                if sweeping {
-                    cx.waker().wake_by_ref();
-                }
-            }
+            self.target.sweep_on(&mut sweeping, cx)?;
             Poll::Pending
         })
         .await

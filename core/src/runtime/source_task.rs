@@ -43,7 +43,7 @@ use crate::{
     metrics::stats::OperatorStats,
     operators::side::SidePort,
     plan::NodeId,
-    record::{Barrier, Control, Output},
+    record::{Barrier, BatchOutput, Control, Output},
     time::{FarFuture, MAX, Timestamp, Watermarks},
 };
 
@@ -439,14 +439,7 @@ where
             if std::mem::take(&mut held_check) && self.choose().is_some() {
                 return Poll::Ready(Ok(None));
             }
-            if sweeping {
-                sweeping = self.out.sweep();
-                // Its snapshot, or its output, may have to be driven on.
-                let _ = self.out.poll_ready(cx)?;
-                if sweeping {
-                    cx.waker().wake_by_ref();
-                }
-            }
+            BatchOutput::<(S::Item, Timestamp)>::sweep_on(&mut self.out, &mut sweeping, cx)?;
             Poll::Pending
         })
         .await?;

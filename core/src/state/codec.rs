@@ -1,10 +1,11 @@
 //! How keys and values become bytes.
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use tidegate_checkpoint::error::{Error, Result};
 
 /// The encoding of state. It stands in front of every block, so that a job can change it between runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Codec {
     /// `MessagePack` with field names: fields may be added (with `#[serde(default)]`), removed and reordered,
     /// and state can be read without the user's types.
@@ -96,7 +97,6 @@ fn unreadable<T>(e: &dyn std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Deserialize;
 
     #[derive(Serialize, Deserialize, PartialEq, Debug)]
     struct Old {

@@ -229,14 +229,14 @@ impl<K: Key, V: Value> KeyedState<K, V> {
     ///
     /// # Errors
     /// As [`KeyedState::update_while`].
-    pub fn update<R>(
+    pub fn update(
         &mut self,
         namespace: i64,
         hash: u64,
         key: &K,
         init: impl FnOnce() -> V,
-        change: impl FnOnce(&mut V) -> R,
-    ) -> Result<R> {
+        change: impl FnOnce(&mut V),
+    ) -> Result<()> {
         self.open(namespace, hash)?;
         let changed = self.cursor(namespace).entry(hash, key, init).map(change);
         changed.ok_or_else(|| Error::internal("a sub-shard that has been opened is not open"))
