@@ -54,12 +54,6 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
         out: &mut O,
     ) -> Result<()>;
 
-    /// The namespace of a record of this time. A whole batch is asked for in that of its first.
-    fn namespace(&self, at: Timestamp) -> i64 {
-        let _ = at;
-        0
-    }
-
     /// The state has been loaded; called once, before anything else.
     fn opened(&mut self, state: &KeyedState<K, Self::Value>) {
         let _ = state;
@@ -267,7 +261,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
     }
 
     fn process(&mut self, batch: &mut Vec<Keyed<K, T>>) -> Result<()> {
-        let (Some(state), Some(first)) = (&mut self.state, batch.first()) else {
+        let Some(state) = &mut self.state else {
             return Err(Error::internal("records came before the state was loaded"));
         };
         // What has no canonical encoding hashes to 0, and next to nothing else does.
@@ -276,7 +270,6 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             return Err(Error::config(format!("the key type {key} cannot be used: {why}"))
                 .hint("use integers, strings, bytes, and structs, tuples, enums or vectors of them"));
         }
-        state.touch(self.operator.namespace(first.at), batch.iter().map(|r| r.hash));
         // While sweeping, every record may have to capture a sub-shard.
         let began = self.sweeping.then(now);
         self.operator.process(state, batch, &mut self.out)?;

@@ -191,10 +191,6 @@ where
         Ok(())
     }
 
-    fn namespace(&self, at: Timestamp) -> i64 {
-        self.spec.windows.window(at).map_or(self.current.start, |w| w.start)
-    }
-
     fn watermark<O: Output<Self::Out>>(
         &mut self,
         state: &mut KeyedState<K, A::State>,

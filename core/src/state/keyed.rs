@@ -33,8 +33,9 @@ use crate::record::Keyed;
 use super::{
     backend::{Residency, StateBackend, WriteBatch},
     codec::Codec,
+    cursor::Cursor,
     hash::{Key, hash_key, key_group},
-    table::{Capture, Cursor, Table, Value, is_watermark_key, namespace_of, watermark_key},
+    table::{Capture, Table, Value, is_watermark_key, namespace_of, watermark_key},
 };
 
 /// Bytes captured before they are handed to the backend.
@@ -174,14 +175,6 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         })
     }
 
-    /// Asks for what these keys most likely have in a namespace, all together, so that cache misses overlap.
-    #[inline]
-    pub fn touch(&self, namespace: i64, hashes: impl Iterator<Item = u64> + Clone) {
-        if let Some(table) = self.tables.iter().find(|t| t.namespace() == namespace) {
-            table.touch(hashes);
-        }
-    }
-
     #[inline(always)]
     fn cursor(&mut self, namespace: i64) -> Cursor<'_, K, V> {
         let index = self.table(namespace);
@@ -211,18 +204,10 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         init: impl Fn() -> V,
         mut change: impl FnMut(&mut V, Keyed<K, T>),
     ) -> Result<()> {
-        loop {
-            let mut entries = self.cursor(namespace);
-            let hash = loop {
-                let Some(next) = records.as_slice().first().filter(|r| fits(r)) else { return Ok(()) };
-                // A record is taken off when its entry is there.
-                let Some(value) = entries.entry(next.hash, &next.key, &init) else { break next.hash };
-                if let Some(record) = records.next() {
-                    change(value, record);
-                }
-            };
+        while let Some(hash) = self.cursor(namespace).update_while(records, &fits, &init, &mut change) {
             self.open(namespace, hash)?;
         }
+        Ok(())
     }
 
     /// Changes the value of one key in a namespace; it is made by `init` if there is none.

@@ -6,6 +6,7 @@
 //! the encoding, the table, its shards, the backend, and what holds them together.
 pub mod backend;
 pub mod codec;
+mod cursor;
 pub mod hash;
 pub mod keyed;
 mod prefetch;

@@ -5,8 +5,8 @@
 //! its home, or if that was full the first one that was not of `home ^ 1`, `home ^ 2`, ...
 //!
 //! Which tags a look-up needs is known from the hash, and which slot from the tags, before any key is compared.
-//! In a state larger than the caches that is what counts: a batch of look-ups asks for the lines of all its tags,
-//! then for those of all its slots (`touch_tags`, `touch_slot`), and so waits for them together.
+//! In a state larger than the caches that is what counts: what will be looked up is asked for ahead, first its tags
+//! and then its slot (`touch_tags`, `touch_slot`; see `cursor`).
 use super::{
     hash::{Key, hash_key},
     prefetch::prefetch,
@@ -86,8 +86,9 @@ impl<K: Key, V> Shard<K, V> {
         hash as usize & self.groups.len().wrapping_sub(1)
     }
 
+    /// Whether this key is in a slot.
     #[inline(always)]
-    fn has(&self, at: usize, key: &K) -> bool {
+    pub(super) fn has(&self, at: usize, key: &K) -> bool {
         self.groups.get(at / LANES).is_some_and(|g| g.0[at % LANES].as_ref().is_some_and(|e| e.0 == *key))
     }
 
@@ -128,16 +129,17 @@ impl<K: Key, V> Shard<K, V> {
         }
     }
 
-    /// Asks for the slot in which the key of a hash most likely is, or will be. Without a branch on which it is:
-    /// nobody could guess it.
+    /// Asks for the slot in which the key of a hash most likely is, and tells which it is. Without a branch on which
+    /// it is: nobody could guess it. If no tag is the key's, asks for the slot that it will have, and tells none.
     #[inline(always)]
-    pub(super) fn touch_slot(&self, hash: u64) {
+    pub(super) fn touch_slot(&self, hash: u64) -> u32 {
         let home = self.home(hash);
-        if let (Some(word), Some(group)) = (self.tags.get(home), self.groups.get(home)) {
-            let same = same(*word, tag(hash));
-            let lanes = if same == 0 { !word & HIGH } else { same };
-            prefetch(&group.0[lane(lanes | 1 << 63)]);
-        }
+        let (Some(word), Some(group)) = (self.tags.get(home), self.groups.get(home)) else { return u32::MAX };
+        let same = same(*word, tag(hash));
+        let lanes = if same == 0 { !word & HIGH } else { same };
+        let lane = lane(lanes | 1 << 63);
+        prefetch(&group.0[lane]);
+        if same == 0 { u32::MAX } else { (home * LANES + lane) as u32 }
     }
 
     /// Whether one more entry would be too many for its slots.

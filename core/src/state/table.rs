@@ -14,21 +14,20 @@ use tidegate_checkpoint::error::Result;
 use super::{
     backend::{WriteBatch, key_group_prefix},
     codec::Codec,
+    cursor::Cursor,
     hash::Key,
     shard::{ENTRIES_MAX, STALE, Shard},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
-const NONE: u32 = u32::MAX;
+/// No sub-shard's index.
+pub(super) const NONE: u32 = u32::MAX;
 /// The state id of tables' blocks, and of the operator's own watermark.
 const STATE: u8 = 0;
 const META: u8 = 1;
 /// Bound on the directory: 2^22 sub-shards hold more than a billion entries; beyond it they grow.
 const DEPTH_MAX: u8 = 22;
-
-/// A table of up to so many bytes is held by a cache.
-const NEAR_BYTES: usize = 1 << 20;
 
 /// What may be a value.
 pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
@@ -108,26 +107,6 @@ impl<K: Key, V: Value> Table<K, V> {
     /// Whether it has no entries.
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Asks for all that these keys most likely have in memory. Nothing is gained by it when the caches hold all
-    /// of the table anyway.
-    #[inline(always)]
-    pub(super) fn touch(&self, hashes: impl Iterator<Item = u64> + Clone) {
-        if self.len < NEAR_BYTES / size_of::<Option<(K, V)>>() {
-            return;
-        }
-        let shard = |hash| self.directory.get(slot_of(hash, self.depth)).and_then(|i| self.shards.get(*i as usize));
-        for hash in hashes.clone() {
-            if let Some(shard) = shard(hash) {
-                shard.touch_tags(hash);
-            }
-        }
-        for hash in hashes {
-            if let Some(shard) = shard(hash) {
-                shard.touch_slot(hash);
-            }
-        }
     }
 
     /// A way to its entries.
@@ -269,43 +248,9 @@ impl<K: Key, V: Value> Table<K, V> {
     }
 }
 
-/// The way to the entries of one table. It holds by value what a loop over a batch asks for again and again: the
-/// compiler cannot know that a value which is changed is not a part of the table.
-pub(super) struct Cursor<'a, K, V> {
-    directory: &'a [u32],
-    shards: &'a mut [Shard<K, V>],
-    len: &'a mut usize,
-    depth: u8,
-    generation: u32,
-}
-
-impl<K: Key, V: Value> Cursor<'_, K, V> {
-    /// The value of a key, to be changed; it is made by `init` if there is none. `None`: its sub-shard has to be
-    /// opened first.
-    ///
-    /// The one way out is through the slot, whichever way it was found: a value that took different ways
-    /// through memory would be stored in pieces and loaded whole, and wait for itself.
-    #[inline(always)]
-    pub(super) fn entry(&mut self, hash: u64, key: &K, init: impl FnOnce() -> V) -> Option<&mut V> {
-        let index = *self.directory.get(slot_of(hash, self.depth))?;
-        let shard = self.shards.get_mut(index as usize).filter(|s| s.open == self.generation)?;
-        let at = match shard.find(hash, key) {
-            Ok(at) => at,
-            Err(free) => {
-                *self.len += usize::from(shard.fill(free, hash, (key.clone(), init())));
-                if shard.is_full() {
-                    shard.open = STALE;
-                }
-                free
-            }
-        };
-        shard.value(at)
-    }
-}
-
 /// Where in a directory of this depth a hash is.
 #[inline(always)]
-fn slot_of(hash: u64, depth: u8) -> usize {
+pub(super) fn slot_of(hash: u64, depth: u8) -> usize {
     // In two steps, because a depth of 0 would shift by 64: one key group, one sub-shard.
     (hash >> 1 >> (63 - depth)) as usize
 }

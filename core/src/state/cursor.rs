@@ -1,0 +1,163 @@
+//! The way of a batch of records to their entries in one table.
+//!
+//! In a table larger than the caches a look-up is two misses, of the tags and of the slot that they point at. They
+//! are not waited for one by one: records are taken in chunks, and while the entries of one chunk are changed, the
+//! slots of the next are on their way, and the tags of the one after it.
+//!
+//! ```text
+//! chunk 0  tags    slots   change
+//! chunk 1          tags    slots   change
+//! chunk 2                  tags    slots   change
+//! ```
+//! The hard case is what changes in between: a sub-shard may be captured, filled or split after its slot was asked
+//! for. So a place is a guess only. It counts if the sub-shard there is open and the key in the slot is the
+//! record's; otherwise the entry is looked up as it is without a guess.
+use std::{
+    ops::ControlFlow::{self, Break, Continue},
+    vec::Drain,
+};
+
+use super::{
+    hash::Key,
+    shard::{STALE, Shard},
+    table::{NONE, Value, slot_of},
+};
+use crate::record::Keyed;
+
+/// Records whose misses are waited for together. A core can have about a dozen lines under way.
+const CHUNK: usize = 16;
+/// A table of up to so many bytes is held by a cache.
+const NEAR_BYTES: usize = 1 << 20;
+
+/// It holds by value what a loop over a batch asks for again and again: the compiler cannot know that a value
+/// which is changed is not a part of the table.
+pub(super) struct Cursor<'a, K, V> {
+    pub directory: &'a [u32],
+    pub shards: &'a mut [Shard<K, V>],
+    pub len: &'a mut usize,
+    pub depth: u8,
+    pub generation: u32,
+}
+
+/// Where an entry most likely is: the sub-shard's index and the slot in it.
+#[derive(Clone, Copy)]
+struct Place(u32, u32);
+
+const NOWHERE: Place = Place(NONE, NONE);
+
+impl<K: Key, V: Value> Cursor<'_, K, V> {
+    /// Takes records off as long as they fit, and changes with each the value of its key. The hash of the record
+    /// whose sub-shard has to be opened first, if it came to one.
+    #[inline(always)]
+    pub(super) fn update_while<T>(
+        &mut self,
+        records: &mut Drain<'_, Keyed<K, T>>,
+        fits: impl Fn(&Keyed<K, T>) -> bool,
+        init: impl Fn() -> V,
+        mut change: impl FnMut(&mut V, Keyed<K, T>),
+    ) -> Option<u64> {
+        if !self.is_far() {
+            loop {
+                if let Break(hash) = self.update_first(None, records, &fits, &init, &mut change) {
+                    return hash;
+                }
+            }
+        }
+        self.touch_tags(&records.as_slice()[..records.len().min(2 * CHUNK)]);
+        let mut places = self.touch_slots(records.as_slice());
+        loop {
+            let ahead = |chunks: usize| records.as_slice().get(chunks * CHUNK..).unwrap_or_default();
+            self.touch_tags(&ahead(2)[..ahead(2).len().min(CHUNK)]);
+            let next = self.touch_slots(ahead(1));
+            for place in std::mem::replace(&mut places, next) {
+                if let Break(hash) = self.update_first(Some(place), records, &fits, &init, &mut change) {
+                    return hash;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn update_first<T>(
+        &mut self,
+        place: Option<Place>,
+        records: &mut Drain<'_, Keyed<K, T>>,
+        fits: &impl Fn(&Keyed<K, T>) -> bool,
+        init: &impl Fn() -> V,
+        change: &mut impl FnMut(&mut V, Keyed<K, T>),
+    ) -> ControlFlow<Option<u64>> {
+        let Some(next) = records.as_slice().first().filter(|r| fits(r)) else { return Break(None) };
+        let value = match place.filter(|place| self.is_at(*place, &next.key)) {
+            Some(Place(index, at)) => self.shards[index as usize].value(at as usize),
+            None => self.entry(next.hash, &next.key, init),
+        };
+        // A record is taken off when its entry is there.
+        let Some(value) = value else { return Break(Some(next.hash)) };
+        if let Some(record) = records.next() {
+            change(value, record);
+        }
+        Continue(())
+    }
+
+    /// Whether its entries have to be asked for ahead. Nothing is gained by it where the caches hold all of them.
+    #[inline(always)]
+    fn is_far(&self) -> bool {
+        *self.len >= NEAR_BYTES / size_of::<Option<(K, V)>>()
+    }
+
+    #[inline(always)]
+    fn index(&self, hash: u64) -> u32 {
+        self.directory.get(slot_of(hash, self.depth)).copied().unwrap_or(NONE)
+    }
+
+    /// Asks for the tags of these records' keys.
+    #[inline(always)]
+    fn touch_tags<T>(&self, records: &[Keyed<K, T>]) {
+        for record in records {
+            if let Some(shard) = self.shards.get(self.index(record.hash) as usize) {
+                shard.touch_tags(record.hash);
+            }
+        }
+    }
+
+    /// Asks for the slots of a chunk's keys. Their tags had better be there.
+    #[inline(always)]
+    fn touch_slots<T>(&self, records: &[Keyed<K, T>]) -> [Place; CHUNK] {
+        let mut places = [NOWHERE; CHUNK];
+        for (place, record) in places.iter_mut().zip(records) {
+            let index = self.index(record.hash);
+            if let Some(shard) = self.shards.get(index as usize) {
+                *place = Place(index, shard.touch_slot(record.hash));
+            }
+        }
+        places
+    }
+
+    /// Whether a place is that of a key, in a sub-shard that may be changed.
+    #[inline(always)]
+    fn is_at(&self, Place(index, at): Place, key: &K) -> bool {
+        self.shards.get(index as usize).is_some_and(|s| s.open == self.generation && s.has(at as usize, key))
+    }
+
+    /// The value of a key, to be changed; it is made by `init` if there is none. `None`: its sub-shard has to be
+    /// opened first.
+    ///
+    /// The one way out is through the slot, whichever way it was found: a value that took different ways
+    /// through memory would be stored in pieces and loaded whole, and wait for itself.
+    #[inline(always)]
+    pub(super) fn entry(&mut self, hash: u64, key: &K, init: impl FnOnce() -> V) -> Option<&mut V> {
+        let index = *self.directory.get(slot_of(hash, self.depth))?;
+        let shard = self.shards.get_mut(index as usize).filter(|s| s.open == self.generation)?;
+        let at = match shard.find(hash, key) {
+            Ok(at) => at,
+            Err(free) => {
+                *self.len += usize::from(shard.fill(free, hash, (key.clone(), init())));
+                if shard.is_full() {
+                    shard.open = STALE;
+                }
+                free
+            }
+        };
+        shard.value(at)
+    }
+}
