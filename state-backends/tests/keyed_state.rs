@@ -382,3 +382,25 @@ fn a_large_table_is_changed_as_exactly_while_it_grows_and_is_swept() {
         assert!(!world.kept.is_empty());
     });
 }
+
+/// What is asked for ahead goes as far as what fits, wherever in a chunk that ends.
+#[test]
+fn a_large_table_is_changed_up_to_the_first_record_that_does_not_fit() {
+    block_on(async {
+        let mut world = World::new(8, Codec::Named).await;
+        world.update(0, 0..60_000, 1);
+        for fitting in (0..70u32).chain([255, 256]) {
+            let keyed = |key: u32| Keyed { hash: hash_key(&key), key, record: 1u64, at: 0 };
+            let mut batch: Vec<_> = (0..256).map(|i| keyed(i * 211)).collect();
+            let mut records = batch.drain(..);
+            let fits = |next: &Keyed<u32, u64>| next.key < fitting * 211;
+            let change = |sum: &mut u64, next: Keyed<u32, u64>| *sum += next.record;
+            world.parts[0].state.update_while(0, &mut records, fits, || 0, change).unwrap();
+            assert_eq!(records.map(|r| r.key).collect::<Vec<_>>(), (fitting..256).map(|i| i * 211).collect::<Vec<_>>());
+            for i in 0..fitting {
+                *world.model.entry((0, i * 211)).or_insert(0) += 1;
+            }
+        }
+        world.check("after all");
+    });
+}

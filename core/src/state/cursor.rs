@@ -9,9 +9,13 @@
 //! chunk 1          tags    slots   change
 //! chunk 2                  tags    slots   change
 //! ```
-//! The hard case is what changes in between: a sub-shard may be captured, filled or split after its slot was asked
-//! for. So a place is a guess only. It counts if the sub-shard there is open and the key in the slot is the
-//! record's; otherwise the entry is looked up as it is without a guess.
+//! What is asked for ahead is what will be changed: the run of records that fit. Where windows take turns, runs are
+//! short, and to ask beyond them would be most of the work.
+//!
+//! The hard case is what the place that was asked for turns out to be. Its sub-shard may still have to be captured, or
+//! have been filled up by a record in front, and the tag may be another key's. So a place is a guess only. It counts
+//! if the sub-shard there is open and the key in the slot is the record's; otherwise the entry is looked up as it is
+//! without a guess.
 use std::{
     ops::ControlFlow::{self, Break, Continue},
     vec::Drain,
@@ -63,12 +67,14 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
                 }
             }
         }
-        self.touch_tags(&records.as_slice()[..records.len().min(2 * CHUNK)]);
-        let mut places = self.touch_slots(records.as_slice());
+        let mut run = records.as_slice().iter().take_while(|r| fits(r)).count();
+        self.touch_tags(&records.as_slice()[..run.min(2 * CHUNK)]);
+        let mut places = self.touch_slots(&records.as_slice()[..run]);
         loop {
-            let ahead = |chunks: usize| records.as_slice().get(chunks * CHUNK..).unwrap_or_default();
+            let ahead = |chunks: usize| records.as_slice().get(chunks * CHUNK..run).unwrap_or_default();
             self.touch_tags(&ahead(2)[..ahead(2).len().min(CHUNK)]);
             let next = self.touch_slots(ahead(1));
+            run = run.saturating_sub(CHUNK);
             for place in std::mem::replace(&mut places, next) {
                 if let Break(hash) = self.update_first(Some(place), records, &fits, &init, &mut change) {
                     return hash;
@@ -106,15 +112,21 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
     }
 
     #[inline(always)]
-    fn index(&self, hash: u64) -> u32 {
-        self.directory.get(slot_of(hash, self.depth)).copied().unwrap_or(NONE)
+    fn index(&self, hash: u64) -> Option<u32> {
+        self.directory.get(slot_of(hash, self.depth)).copied()
+    }
+
+    /// The sub-shard of a hash, and its index; a sub-shard that is not made yet has none.
+    #[inline(always)]
+    fn shard(&self, hash: u64) -> Option<(u32, &Shard<K, V>)> {
+        self.index(hash).and_then(|index| Some((index, self.shards.get(index as usize)?)))
     }
 
     /// Asks for the tags of these records' keys.
     #[inline(always)]
     fn touch_tags<T>(&self, records: &[Keyed<K, T>]) {
         for record in records {
-            if let Some(shard) = self.shards.get(self.index(record.hash) as usize) {
+            if let Some((_, shard)) = self.shard(record.hash) {
                 shard.touch_tags(record.hash);
             }
         }
@@ -125,8 +137,7 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
     fn touch_slots<T>(&self, records: &[Keyed<K, T>]) -> [Place; CHUNK] {
         let mut places = [NOWHERE; CHUNK];
         for (place, record) in places.iter_mut().zip(records) {
-            let index = self.index(record.hash);
-            if let Some(shard) = self.shards.get(index as usize) {
+            if let Some((index, shard)) = self.shard(record.hash) {
                 *place = Place(index, shard.touch_slot(record.hash));
             }
         }
@@ -146,7 +157,7 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
     /// through memory would be stored in pieces and loaded whole, and wait for itself.
     #[inline(always)]
     pub(super) fn entry(&mut self, hash: u64, key: &K, init: impl FnOnce() -> V) -> Option<&mut V> {
-        let index = *self.directory.get(slot_of(hash, self.depth))?;
+        let index = self.index(hash)?;
         let shard = self.shards.get_mut(index as usize).filter(|s| s.open == self.generation)?;
         let at = match shard.find(hash, key) {
             Ok(at) => at,
