@@ -2,29 +2,33 @@
 //!
 //! State, positions and output of epoch N are durable under manifest N *before* it. A job whose sinks are
 //! files commits here with a record in the checkpoint store, written with put-if-absent: one record an
-//! epoch, so of two attempts that race for it one loses. A job with a Kafka sink will put the same record
-//! into the Kafka transaction that holds its output; both are a [`CommitPoint`].
+//! epoch, so of two attempts that race for it one loses. A job with a transactional sink puts the same record
+//! into the transaction that holds its output; both are a [`CommitPoint`].
 //!
 //! The hard case is the unknown outcome: the reply to the write is lost. It is never assumed, always read
 //! back: our own record means committed, another attempt's means that we are fenced.
 //!
 //! The other one is the commit that is on its way: an attempt has looked, nobody was newer, and its record
 //! arrives when its successor has already read what is committed. So the successor takes every epoch that
-//! can still be committed before it goes on ([`StoreCommitPoint::seal`]): where the record is then written
+//! can still be committed before it goes on ([`CommitPoint::seal`]): where the record is then written
 //! by somebody, it is too late for anybody else. An attempt prepares a manifest *before* it looks for a newer
 //! one, so the manifests that its successor finds are all that can be.
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{any::Any, sync::Arc, time::Duration};
 
 use crate::{
+    envelope,
     error::{Error, Result},
-    ids::{Attempt, Epoch, JobId},
+    ids::{Attempt, Epoch},
     kill,
     manifest::Manifest,
     paths,
     store::{CheckpointStore, Created},
 };
+
+const WHAT: &str = "commit";
+const VERSION: u32 = 1;
 
 /// That a checkpoint counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +42,29 @@ pub struct CommitRecord {
     pub lineage: String,
     /// Who committed it.
     pub attempt: Attempt,
-    /// Transactional ids in use, to be fenced by whoever recovers; empty without Kafka.
+    /// Transactional ids in use, to be fenced by whoever recovers; empty where the store is the commit point.
     pub transactional_ids: Vec<String>,
 }
 
 impl CommitRecord {
     fn new(epoch: Epoch, attempt: Attempt, manifest: String, lineage: String) -> Self {
         Self { epoch, manifest, lineage, attempt, transactional_ids: Vec::new() }
+    }
+
+    /// The bytes that are kept, wherever that is.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::error::Kind) when it does not serialise.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        envelope::encode(WHAT, VERSION, self)
+    }
+
+    /// Reads a record back; `place` is where it was found, for the error.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](crate::error::Kind), with what is wrong with the bytes.
+    pub fn decode(place: &str, bytes: &[u8]) -> Result<Self> {
+        envelope::decode(WHAT, VERSION, bytes).map_err(|e| e.of(place))
     }
 }
 
@@ -74,7 +94,7 @@ impl CommitPermit {
     }
 }
 
-/// Where checkpoints are committed.
+/// Where checkpoints are committed. One serves one attempt, and is opened after the attempt's claim.
 pub trait CommitPoint: Send + Sync {
     /// Commits. Returns only when the outcome is known.
     ///
@@ -88,6 +108,45 @@ pub trait CommitPoint: Send + Sync {
     /// # Errors
     /// When it cannot be read, or is damaged: it is never skipped.
     fn latest(&self) -> BoxFuture<'_, Result<Option<CommitRecord>>>;
+
+    /// Takes the epoch of `manifest`, which an older attempt has prepared and could still commit. The content of
+    /// `manifest` must be that of the checkpoint that is gone on from.
+    ///
+    /// # Errors
+    /// [`Kind::Fenced`](crate::error::Kind): a newer attempt has taken it. Else as the store.
+    fn seal<'a>(&'a self, manifest: &'a Manifest) -> BoxFuture<'a, Result<Sealed>>;
+
+    /// Whether output is in the transaction that commits. Then a checkpoint that is abandoned takes its output
+    /// with it, and the attempt cannot go on; and records in the store are copies, for retention.
+    fn is_transactional(&self) -> bool {
+        false
+    }
+
+    /// For the sinks whose output it commits.
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+/// A commit point that a sink brings along, and that has to be opened for every attempt.
+pub trait OpenCommitPoint: Send + Sync {
+    /// What it commits to, for people and to tell two from each other: a job has one.
+    fn place(&self) -> String;
+
+    /// Fences every older attempt. From then on nothing of theirs commits, and `latest` is what they have committed.
+    ///
+    /// # Errors
+    /// When that cannot be made sure of.
+    fn open(&self, context: CommitContext) -> BoxFuture<'_, Result<Arc<dyn CommitPoint>>>;
+}
+
+/// Who opens a commit point.
+#[derive(Clone, Debug)]
+pub struct CommitContext {
+    /// Where the manifests are.
+    pub store: Arc<CheckpointStore>,
+    /// The attempt: it has claimed the job.
+    pub attempt: Attempt,
+    /// Between two checkpoints; `None`: they are made on request.
+    pub interval: Option<Duration>,
 }
 
 /// Commits with a record in the checkpoint store.
@@ -101,11 +160,6 @@ impl StoreCommitPoint {
     pub fn new(store: Arc<CheckpointStore>) -> Self {
         Self { store }
     }
-
-    /// Whose checkpoints are committed here.
-    pub fn job(&self) -> &JobId {
-        self.store.job()
-    }
 }
 
 /// What became of an epoch that a dead attempt had prepared.
@@ -118,26 +172,15 @@ pub enum Sealed {
 }
 
 impl StoreCommitPoint {
-    /// Takes the epoch of `manifest`, whose content must be that of the checkpoint that is gone on from.
+    /// Writes a commit record, or its copy; who has written another one of this epoch before.
     ///
     /// # Errors
-    /// [`Kind::Fenced`](crate::error::Kind): a newer attempt has taken it. Else as the store.
-    pub async fn seal(&self, manifest: &Manifest) -> Result<Sealed> {
-        let path = self.store.put_manifest(manifest).await?;
-        let record = CommitRecord::new(manifest.epoch, manifest.attempt, path, manifest.lineage.clone());
-        match self.create(&record).await? {
-            None => Ok(Sealed::Ours),
-            Some(theirs) if theirs < manifest.attempt => Ok(Sealed::Committed),
-            Some(theirs) => Err(fenced(manifest.attempt, theirs)),
-        }
-    }
-
-    /// Writes a commit record; who has written another one of this epoch before.
-    async fn create(&self, record: &CommitRecord) -> Result<Option<Attempt>> {
+    /// As the store.
+    pub async fn create(&self, record: &CommitRecord) -> Result<Option<Attempt>> {
         let path = paths::commit(self.store.job(), record.epoch);
-        match self.store.create(&path, crate::store::encode_commit(record)?).await? {
+        match self.store.create(&path, record.encode()?).await? {
             Created::Ours => Ok(None),
-            Created::Theirs(bytes) => Ok(Some(crate::store::decode_commit(&path, &bytes)?.attempt)),
+            Created::Theirs(bytes) => Ok(Some(CommitRecord::decode(&path, &bytes)?.attempt)),
         }
     }
 }
@@ -146,9 +189,7 @@ impl CommitPoint for StoreCommitPoint {
     fn commit<'a>(&'a self, permit: &'a CommitPermit) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let record = permit.record();
-            if let Some(newest) = self.store.attempts().await?.last().filter(|a| **a > record.attempt) {
-                return Err(fenced(record.attempt, *newest));
-            }
+            still_newest(&self.store, record.attempt).await?;
             kill::point("commit.before");
             if let Some(theirs) = self.create(record).await? {
                 return Err(fenced(record.attempt, theirs));
@@ -165,6 +206,33 @@ impl CommitPoint for StoreCommitPoint {
                 None => Ok(None),
             }
         })
+    }
+
+    fn seal<'a>(&'a self, manifest: &'a Manifest) -> BoxFuture<'a, Result<Sealed>> {
+        Box::pin(async move {
+            let path = self.store.put_manifest(manifest).await?;
+            let record = CommitRecord::new(manifest.epoch, manifest.attempt, path, manifest.lineage.clone());
+            match self.create(&record).await? {
+                None => Ok(Sealed::Ours),
+                Some(theirs) if theirs < manifest.attempt => Ok(Sealed::Committed),
+                Some(theirs) => Err(fenced(manifest.attempt, theirs)),
+            }
+        })
+    }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+/// Whether `attempt` is the last that has claimed the job, as far as the store knows.
+///
+/// # Errors
+/// [`Kind::Fenced`](crate::error::Kind) when it is not; else as the store.
+pub async fn still_newest(store: &CheckpointStore, attempt: Attempt) -> Result<()> {
+    match store.attempts().await?.last().filter(|newest| **newest > attempt) {
+        Some(newest) => Err(fenced(attempt, *newest)),
+        None => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@
 //! into the next manifest, and a manifest is written only when every participant has answered for every
 //! earlier epoch of the attempt too: an answer that is still on its way may hold committables. What is
 //! carried is dropped only when a commit is certain; a commit whose outcome is not known ends the attempt.
+//! Output that is in the commit's own transaction cannot be carried: there an abandoned epoch ends it too.
 //!
 //! The last checkpoint has no interval that paces it, and is tried again until one completes. So there is a
 //! longer pause after each that failed; and while an answer for an earlier one is owed it is not tried at all,
@@ -66,6 +67,9 @@ pub struct Config {
     pub attempt: Attempt,
     /// Its lineage.
     pub lineage: String,
+    /// Whether the output of an abandoned checkpoint can be carried into the next. Where it is in a transaction,
+    /// it cannot: then the attempt fails with its checkpoint.
+    pub carries: bool,
 }
 
 /// What has happened.
@@ -357,7 +361,15 @@ impl Coordinator {
         self.failures += 1;
         let tokens = std::mem::take(&mut self.tokens);
         let mut commands = vec![Command::Abandoned { epoch: self.epoch, reason: reason.clone(), tokens }];
-        if self.config.tolerated_failures > 0 && self.failures > self.config.tolerated_failures {
+        if !self.config.carries {
+            commands.push(Command::Fail(
+                Error::unavailable(format!(
+                    "checkpoint {} was abandoned, and its output is in a transaction that can only be given up with it: {reason}",
+                    self.epoch
+                ))
+                .hint("the job goes back to the checkpoint before; raise checkpoint.timeout, or mend the store"),
+            ));
+        } else if self.config.tolerated_failures > 0 && self.failures > self.config.tolerated_failures {
             commands.push(Command::Fail(
                 Error::unavailable(format!(
                     "{} checkpoints in a row were abandoned, the last one: {reason}",

@@ -31,6 +31,18 @@ pub const POINTS: &[(&str, &str)] = &[
     ("collect.after", "all of what is old is deleted"),
 ];
 
+/// Those of a job that commits in a Kafka transaction.
+pub const KAFKA_POINTS: &[(&str, &str)] = &[
+    ("kafka.recover.found", "the commit records have been read, nobody is fenced"),
+    ("kafka.recover.fenced", "older producers are fenced, their transactions aborted"),
+    ("kafka.recover.read", "the commit records have been read again: they are final"),
+    ("kafka.sink.drained", "every record of the epoch is in the transaction, not acknowledged"),
+    ("kafka.commit.begin", "the checkpoint is prepared, no commit record"),
+    ("kafka.commit.record", "the commit record is in the transaction, which is open"),
+    ("kafka.commit.ended", "the transaction is committed: the checkpoint counts, the store has no copy of its record"),
+    ("kafka.commit.copied", "the store has its copy"),
+];
+
 /// Reaches a point.
 #[cfg(not(feature = "failpoints"))]
 #[inline]
@@ -49,7 +61,10 @@ pub fn point(name: &str) {
         Some((name.to_owned(), nth.parse().unwrap_or(1)))
     });
     static HITS: AtomicU64 = AtomicU64::new(0);
-    debug_assert!(POINTS.iter().any(|(known, _)| *known == name), "kill point {name} is not in the list");
+    debug_assert!(
+        POINTS.iter().chain(KAFKA_POINTS).any(|(known, _)| *known == name),
+        "kill point {name} is not in the list"
+    );
     if let Some((armed, nth)) = &*ARMED
         && armed == name
         && HITS.fetch_add(1, SeqCst) + 1 == *nth

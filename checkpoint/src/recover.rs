@@ -4,6 +4,10 @@
 //! two, and its output is not visible. The hard case is that *no* record is there although checkpoints
 //! have been made: then the records were lost, output may be visible, and starting from nothing would
 //! double it. That is refused, with the setting that allows it.
+//!
+//! Where the records are in the output's transaction, the store has a copy of each, written after it. A copy that
+//! is newer than every record says that the records were lost, or are another cluster's; and a job that has left
+//! its transactions behind cannot know what the last one held. Both are refused too.
 use std::collections::BTreeSet;
 
 use crate::{
@@ -16,10 +20,14 @@ use crate::{
 /// What is in the store.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// Committed epochs.
+    /// Committed epochs, as the store has them.
     pub commits: BTreeSet<Epoch>,
     /// The newest commit record, wherever the commit point keeps it.
     pub latest: Option<CommitRecord>,
+    /// The newest one in the store: a copy, where the commit point is transactional.
+    pub copy: Option<CommitRecord>,
+    /// Whether the commit point is transactional.
+    pub transactional: bool,
     /// Prepared manifests: epoch and owner.
     pub manifests: BTreeSet<(Epoch, Attempt)>,
     /// Where there is no commit record at all: a checkpoint that one of the manifests goes on from.
@@ -52,13 +60,46 @@ pub enum Plan {
     },
 }
 
+impl Observed {
+    /// The record of the newest checkpoint. A job may have got its transactional sink after that.
+    pub fn newest(&self) -> Option<&CommitRecord> {
+        let copy = self.copy.as_ref().filter(|copy| copy.transactional_ids.is_empty());
+        self.latest.iter().chain(copy).max_by_key(|record| record.epoch)
+    }
+
+    /// Whether a checkpoint may have been committed that nothing here knows of.
+    fn doubt(&self) -> Option<Error> {
+        let copy = self.copy.as_ref().filter(|copy| !copy.transactional_ids.is_empty())?;
+        if !self.transactional {
+            let left =
+                format!("checkpoint {} was committed in a transaction of a sink that the job has no more", copy.epoch);
+            return Some(Error::config(left).hint(format!(
+                "give the job its transactional sink back; or set checkpoint.from = {} to go on from there, where you know that it was the last",
+                copy.epoch
+            )));
+        }
+        let newest = self.latest.as_ref().map(|r| r.epoch);
+        (newest < Some(copy.epoch)).then(|| {
+            let found = newest.map_or_else(|| "there is none".to_owned(), |e| format!("the newest is that of checkpoint {e}"));
+            Error::corrupt(format!(
+                "checkpoint {} has been committed, but its commit record is gone: {found}. Output may be visible already",
+                copy.epoch
+            ))
+            .hint(format!(
+                "connect to the cluster that has the job's output, or restore its commit records; or set checkpoint.from = {} to go on from there, or checkpoint.allow-fresh-start = true to begin with nothing",
+                copy.epoch
+            ))
+        })
+    }
+}
+
 /// Decides where to begin.
 ///
 /// # Errors
-/// [`Kind::Config`](crate::error::Kind): the wanted checkpoint does not exist.
-/// [`Kind::Corrupt`](crate::error::Kind): the commit records are gone.
+/// [`Kind::Config`](crate::error::Kind): the wanted checkpoint does not exist, or the job has lost its
+/// transactional sink. [`Kind::Corrupt`](crate::error::Kind): the commit records are gone.
 pub fn plan(observed: &Observed, wanted: &Wanted) -> Result<Plan> {
-    let newest = observed.latest.as_ref().map(|r| r.epoch);
+    let newest = observed.newest().map(|r| r.epoch);
     let seen = observed.manifests.iter().map(|(e, _)| *e).chain(observed.commits.iter().copied()).chain(newest).max();
     let next = seen.map_or(Epoch(1), Epoch::next);
     if let Some(from) = wanted.from {
@@ -71,6 +112,9 @@ pub fn plan(observed: &Observed, wanted: &Wanted) -> Result<Plan> {
                 if known.is_empty() { "there is none".into() } else { format!("there are {}", known.join(", ")) };
             Err(Error::config(format!("there is no committed checkpoint {from}")).hint(known))
         };
+    }
+    if let Some(doubt) = observed.doubt() {
+        return if wanted.allow_fresh && newest.is_none() { Ok(Plan::Fresh { next }) } else { Err(doubt) };
     }
     if let Some(epoch) = newest {
         return Ok(Plan::Resume { epoch, next });
@@ -165,8 +209,26 @@ mod tests {
         Observed {
             commits: commits.iter().copied().map(Epoch).collect(),
             latest: commits.iter().max().map(record),
+            copy: commits.iter().max().map(record),
+            transactional: false,
             manifests: manifests.iter().map(|(e, a)| (Epoch(*e), Attempt(*a))).collect(),
             parent: None,
+        }
+    }
+
+    /// In a transaction, or in the store.
+    fn record(epoch: u64, in_transaction: bool) -> Option<CommitRecord> {
+        let transactional_ids = if in_transaction { vec!["job-0".into()] } else { Vec::new() };
+        let (manifest, lineage) = (String::new(), String::new());
+        Some(CommitRecord { epoch: Epoch(epoch), manifest, lineage, attempt: Attempt(1), transactional_ids })
+    }
+    fn transactional(latest: Option<CommitRecord>, copy: Option<CommitRecord>) -> Observed {
+        Observed {
+            transactional: true,
+            commits: copy.iter().map(|c| c.epoch).collect(),
+            latest,
+            copy,
+            ..Observed::default()
         }
     }
 
@@ -199,6 +261,41 @@ mod tests {
         assert!(e.contains("checkpoint.allow-fresh-start"), "{e}");
         let fresh = plan(&lost, &Wanted { allow_fresh: true, from: None }).unwrap();
         assert_eq!(fresh, Plan::Fresh { next: Epoch(4) });
+    }
+
+    #[test]
+    fn a_transaction_whose_copy_is_still_missing_is_what_is_gone_on_from() {
+        for copy in [record(4, true), record(5, true), None] {
+            let plan = plan(&transactional(record(5, true), copy), &Wanted::default()).unwrap();
+            assert_eq!(plan, Plan::Resume { epoch: Epoch(5), next: Epoch(6) });
+        }
+    }
+
+    #[test]
+    fn a_job_that_gets_a_transactional_sink_goes_on_from_its_last_checkpoint() {
+        let plan = plan(&transactional(None, record(5, false)), &Wanted::default()).unwrap();
+        assert_eq!(plan, Plan::Resume { epoch: Epoch(5), next: Epoch(6) });
+    }
+
+    #[test]
+    fn commit_records_that_lag_behind_their_copies_are_refused_until_the_user_decides() {
+        for latest in [None, record(4, true)] {
+            let observed = transactional(latest.clone(), record(5, true));
+            let e = plan(&observed, &Wanted::default()).unwrap_err();
+            assert_eq!(e.kind(), crate::error::Kind::Corrupt);
+            assert!(e.to_string().contains("checkpoint.from = 5"), "{e}");
+            let from = Wanted { from: Some(Epoch(5)), allow_fresh: false };
+            assert_eq!(plan(&observed, &from).unwrap(), Plan::Resume { epoch: Epoch(5), next: Epoch(6) });
+            let fresh = plan(&observed, &Wanted { from: None, allow_fresh: true });
+            assert_eq!(fresh.is_ok(), latest.is_none(), "what is there is never passed over");
+        }
+    }
+
+    #[test]
+    fn a_job_that_has_lost_its_transactional_sink_is_refused() {
+        let lost = Observed { transactional: false, ..transactional(record(5, true), record(5, true)) };
+        let e = plan(&lost, &Wanted::default()).unwrap_err().to_string();
+        assert!(e.contains("transactional sink"), "{e}");
     }
 
     #[test]

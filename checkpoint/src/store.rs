@@ -29,8 +29,6 @@ pub use object_store::PutPayload as Payload;
 
 const CLAIM: &str = "attempt";
 const CLAIM_VERSION: u32 = 1;
-const COMMIT: &str = "commit";
-const COMMIT_VERSION: u32 = 1;
 const RESTORE: &str = "restore it from a copy, or start from another checkpoint with checkpoint.from";
 
 #[derive(Serialize, Deserialize)]
@@ -84,6 +82,11 @@ impl CheckpointStore {
     /// The job.
     pub fn job(&self) -> &JobId {
         &self.job
+    }
+
+    /// Whether it ends with this process.
+    pub fn is_volatile(&self) -> bool {
+        self.url.starts_with("memory:")
     }
 
     /// Whether it is a local directory: only there can something be swept, and only there do calls block.
@@ -283,21 +286,13 @@ impl CheckpointStore {
     /// [`Kind::Corrupt`](crate::error::Kind), saying which file and why.
     pub async fn read_commit(&self, epoch: Epoch) -> Result<CommitRecord> {
         let path = paths::commit(&self.job, epoch);
-        let record = decode_commit(&path, &self.get(&path).await?)?;
+        let record = CommitRecord::decode(&path, &self.get(&path).await?)?;
         if record.epoch != epoch {
             let other = format!("{path} cannot be used: it is the record of checkpoint {}", record.epoch);
             return Err(Error::corrupt(other).hint("records have been exchanged or renamed: restore them from a copy"));
         }
         Ok(record)
     }
-}
-
-pub(crate) fn encode_commit(record: &CommitRecord) -> Result<Vec<u8>> {
-    envelope::encode(COMMIT, COMMIT_VERSION, record)
-}
-
-pub(crate) fn decode_commit(path: &str, bytes: &[u8]) -> Result<CommitRecord> {
-    envelope::decode(COMMIT, COMMIT_VERSION, bytes).map_err(|e| e.of(path))
 }
 
 /// One name for the place that [`open_url`] opens, however its URL is written: whether two are the same. `None` for

@@ -5,6 +5,8 @@ pub mod collection;
 pub mod each;
 pub mod files;
 pub mod generator;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod stdin;
 pub mod stdout;
 

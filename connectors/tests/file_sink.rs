@@ -9,22 +9,20 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, future::poll_fn, sync::Arc};
 use tidegate_checkpoint::{
     commit::{CommitPermit, CommitRecord},
-    ids::{Attempt, Epoch, JobId, OperatorId, Subtask},
+    ids::{Attempt, Epoch, Subtask},
 };
 use tidegate_connectors::FileSink;
 use tidegate_core::{
     Kind, Result,
     connect::{OpenSink, Sink, SinkContext, SinkWriter, WriterContext},
-    testkit::store::{Fault, FaultyStore},
+    testkit::{
+        sink,
+        store::{Fault, FaultyStore},
+    },
 };
 
 fn context(attempt: u64, restored: Option<u64>) -> SinkContext {
-    SinkContext {
-        job: JobId::new("job").unwrap(),
-        sink: OperatorId::new("rows").unwrap(),
-        attempt: Attempt(attempt),
-        restored: restored.map(Epoch),
-    }
+    sink::context("rows", attempt, restored.map(Epoch))
 }
 
 fn permit(epoch: u64) -> CommitPermit {

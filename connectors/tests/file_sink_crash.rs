@@ -13,13 +13,16 @@ use serde_json::Value;
 use std::{collections::BTreeSet, future::poll_fn, sync::Arc};
 use tidegate_checkpoint::{
     commit::{CommitPermit, CommitRecord},
-    ids::{Attempt, Epoch, JobId, OperatorId, Subtask},
+    ids::{Attempt, Epoch, Subtask},
 };
 use tidegate_connectors::files::{CsvEncoder, FileSink};
 use tidegate_core::{
     Result,
-    connect::{OpenSink, Sink, SinkContext, SinkWriter, WriterContext},
-    testkit::store::{Fault, FaultyStore},
+    connect::{OpenSink, Sink, SinkWriter, WriterContext},
+    testkit::{
+        sink,
+        store::{Fault, FaultyStore},
+    },
 };
 
 const DIRECTORY: &str = "out/rows";
@@ -147,12 +150,7 @@ impl World {
         let mut healed = false;
         while self.running.is_none() {
             self.attempt += 1;
-            let context = SinkContext {
-                job: JobId::new("job").unwrap(),
-                sink: OperatorId::new("rows").unwrap(),
-                attempt: Attempt(self.attempt),
-                restored: self.last,
-            };
+            let context = sink::context("rows", self.attempt, self.last);
             match Sink::<Row>::recover(&self.sink, context, self.committables.clone()).await {
                 Ok(open) => {
                     let writer = |n| {

@@ -10,12 +10,15 @@ use std::{
     io::Write,
     process::{Command, Output, Stdio},
 };
-use tidegate_checkpoint::ids::{Attempt, Epoch, JobId, OperatorId, Subtask};
+use tidegate_checkpoint::ids::{Epoch, Subtask};
 use tidegate_connectors::{Collection, Generator, Stdin, Stdout, generator::random};
 use tidegate_core::{
     Error, Kind,
-    connect::{OpenSink, Sink, SinkContext, SinkWriter, Source, WriterContext},
-    testkit::source::{Taken, read, read_all, read_in_pieces},
+    connect::{OpenSink, Sink, SinkWriter, Source, WriterContext},
+    testkit::{
+        sink::context,
+        source::{Taken, read, read_all, read_in_pieces},
+    },
 };
 
 async fn check<S: Source<Item = u64>>(
@@ -189,12 +192,7 @@ fn standard_input_is_not_read_twice_in_one_process() {
 #[ignore = "run as a child process by the test of standard output"]
 fn child_writes_standard_output() {
     block_on(async {
-        let context = SinkContext {
-            job: JobId::new("job").unwrap(),
-            sink: OperatorId::new("out").unwrap(),
-            attempt: Attempt(1),
-            restored: None,
-        };
+        let context = context("out", 1, None);
         let subtask = WriterContext { subtask: Subtask(0), parallelism: 1 };
         let lines = Stdout::lines::<u32>();
         let mut writer = lines.recover(context.clone(), Vec::new()).await.unwrap().writer(subtask).unwrap();

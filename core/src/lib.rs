@@ -15,6 +15,7 @@ pub mod env;
 pub mod metrics;
 pub mod operators;
 pub mod plan;
+pub mod properties;
 pub mod record;
 pub mod runtime;
 pub mod settings;

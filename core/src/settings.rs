@@ -8,7 +8,10 @@ use toml::{Table, Value};
 
 use tidegate_checkpoint::error::{Error, Result};
 
-use crate::state::codec::Codec;
+use crate::{
+    properties::{Properties, flatten},
+    state::codec::Codec,
+};
 
 /// Everything about a job that is not its program.
 ///
@@ -38,6 +41,8 @@ pub struct Settings {
     pub heartbeat: HeartbeatSettings,
     /// `[report]`
     pub report: ReportSettings,
+    /// `[kafka]`: properties for every Kafka client of the job, under the names that librdkafka gives them.
+    pub kafka: Properties,
 }
 
 /// When and where checkpoints are made.
@@ -143,6 +148,7 @@ impl Default for Settings {
             restart: RestartSettings::default(),
             heartbeat: HeartbeatSettings { stuck_after: Duration::from_secs(10), fail_after: Duration::ZERO },
             report: ReportSettings { checkpoints: false, progress: false, summary: false },
+            kafka: Properties::default(),
         }
     }
 }
@@ -218,7 +224,8 @@ impl Settings {
     }
 
     /// Overrides from the environment: `TIDEGATE_CHECKPOINT__INTERVAL=5s` for `checkpoint.interval`, with
-    /// `__` for the dot and `_` for the dash.
+    /// `__` for the dot and `_` for the dash; and `TIDEGATE_KAFKA__BOOTSTRAP_SERVERS` for a property of
+    /// Kafka's, with `_` for the dot.
     ///
     /// # Errors
     /// As [`Settings::from_file`]: a misspelt variable is an error as well.
@@ -235,7 +242,10 @@ impl Settings {
             else {
                 continue;
             };
-            let path: Vec<String> = path.split("__").map(|p| p.to_lowercase().replace('_', "-")).collect();
+            let path: Vec<String> = match path.split_once("__") {
+                Some(("KAFKA", property)) => vec![OPEN.into(), property.to_lowercase().replace('_', ".")],
+                _ => path.split("__").map(|p| p.to_lowercase().replace('_', "-")).collect(),
+            };
             let value = text.parse::<i64>().map(Value::Integer).or_else(|_| text.parse::<bool>().map(Value::Boolean));
             let mut table = &mut overlay;
             for part in &path[..path.len() - 1] {
@@ -254,7 +264,16 @@ impl Settings {
         })
     }
 
-    fn merged(self, overlay: Table) -> Result<Self> {
+    fn merged(self, mut overlay: Table) -> Result<Self> {
+        // However its properties are written, they are one flat table: else a later one would not replace them.
+        if let Some(Value::Table(properties)) = overlay.get_mut(OPEN) {
+            let mut flat = Table::new();
+            flatten(std::mem::take(properties), "", &mut |name, value| {
+                flat.insert(name, value);
+                Ok::<_, Error>(())
+            })?;
+            *properties = flat;
+        }
         let internal = |e: toml::ser::Error| Error::internal("settings do not serialise").caused_by(e);
         let mut base = Table::try_from(&self).map_err(internal)?;
         let schema = Table::try_from(Self::default()).map_err(internal)?;
@@ -299,6 +318,9 @@ impl Settings {
     }
 }
 
+/// The section whose keys are not ours: a client library knows them.
+const OPEN: &str = "kafka";
+
 fn parse(text: &str) -> Result<Table> {
     text.parse::<Table>()
         .map_err(|e| Error::config("the job file is not TOML").caused_by(e).hint("write a setting as: parallelism = 2"))
@@ -327,6 +349,10 @@ fn leaves(table: Table, prefix: &str) -> Vec<(String, Value)> {
 /// The table that one setting is in.
 fn nested(setting: &str, value: Value) -> Table {
     match setting.split_once('.') {
+        Some((OPEN, property)) => {
+            let property = Table::from_iter([(property.to_owned(), value)]);
+            Table::from_iter([(OPEN.to_owned(), Value::Table(property))])
+        }
         Some((section, rest)) => Table::from_iter([(section.to_owned(), Value::Table(nested(rest, value)))]),
         None => Table::from_iter([(setting.to_owned(), value)]),
     }
@@ -336,6 +362,7 @@ fn nested(setting: &str, value: Value) -> Table {
 fn check_keys(given: &Table, schema: &Table, prefix: &str) -> Result<()> {
     for (key, value) in given {
         match (schema.get(key), value) {
+            (Some(Value::Table(_)), Value::Table(_)) if prefix.is_empty() && key == OPEN => {}
             (Some(Value::Table(inner)), Value::Table(given)) => check_keys(given, inner, &format!("{prefix}{key}."))?,
             (Some(Value::Table(_)), _) => {
                 return Err(Error::config(format!("{prefix}{key} is a section, not a value"))
@@ -402,6 +429,20 @@ mod tests {
         assert_eq!(file.clone().with_vars(vars("TIDEGATE_PARALLELISM", "4")).unwrap().parallelism, 4);
         let e = file.with_vars(vars("TIDEGATE_PARALELISM", "4")).unwrap_err().to_string();
         assert!(e.contains("did you mean parallelism?"), "{e}");
+    }
+
+    #[test]
+    fn kafkas_properties_pass_through_and_the_later_one_wins_however_it_is_written() {
+        let file = Settings::from_toml("[kafka]\nbootstrap.servers = \"a:1\"\n\"linger.ms\" = 5").unwrap();
+        let vars = [("TIDEGATE_KAFKA__BOOTSTRAP_SERVERS".to_owned(), "b:2".to_owned())];
+        let kafka = file.with_vars(vars.into_iter()).unwrap().kafka;
+        assert_eq!(kafka.iter().collect::<Vec<_>>(), [("bootstrap.servers", "b:2"), ("linger.ms", "5")]);
+        let e = Settings::from_toml("kafka = 3").unwrap_err().to_string();
+        assert!(e.contains("section"), "{e}");
+        let e = Settings::from_toml("[kafka]\nsasl.password = [\"canary\"]").unwrap_err().to_string();
+        assert!(e.contains("kafka.sasl.password") && !e.contains("canary"), "{e}");
+        let secret = Settings::from_toml("[kafka]\nsasl.password = \"canary\"").unwrap();
+        assert!(!format!("{secret:?}").contains("canary"), "{secret:?}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ fn config() -> Config {
         first_epoch: Epoch(1),
         attempt: Attempt(1),
         lineage: "l".into(),
+        carries: true,
     }
 }
 fn coordinator(config: Config) -> Coordinator {
@@ -226,6 +227,14 @@ fn too_many_failures_in_a_row_fail_the_attempt_and_a_success_forgives() {
     assert_eq!(decline(&mut c, 1).len(), 1);
     c.on(Event::Tick, 1100);
     assert!(matches!(decline(&mut c, 2)[..], [Command::Abandoned { .. }, Command::Fail(_)]));
+}
+
+#[test]
+fn output_that_cannot_be_carried_ends_the_attempt_with_its_checkpoint() {
+    let mut c = coordinator(Config { carries: false, ..config() });
+    c.on(Event::Tick, 100);
+    let commands = c.on(Event::Declined(participant("in", 0), Epoch(1), "x".into()), 110);
+    assert!(matches!(&commands[..], [Command::Abandoned { .. }, Command::Fail(e)] if e.kind().is_retriable()));
 }
 
 #[test]

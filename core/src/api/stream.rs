@@ -132,6 +132,9 @@ pub trait Stream: Sized + Send + Sync + 'static {
         if let Some(destination) = sink.destination() {
             graph.destination(name, destination);
         }
+        if let Some(point) = sink.commit_point() {
+            graph.commits_at(name, point);
+        }
         graph.terminal(Arc::new(SinkTerminal::new(self, node, name, sink)));
     }
 }

@@ -8,12 +8,18 @@
 //!
 //! The hard case is the dead attempt: what it staged but never committed must not become visible later,
 //! and must be swept. That is why a sink can only be opened through `recover`.
+//!
+//! A sink whose system has transactions brings a commit point instead ([`Sink::commit_point`]): its output
+//! becomes visible in the very step that commits, and there is nothing to stage or to publish.
 use futures::future::BoxFuture;
 use serde_json::Value;
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use tidegate_checkpoint::{
-    commit::CommitPermit,
+    commit::{CommitPermit, CommitPoint, OpenCommitPoint},
     error::Result,
     ids::{Attempt, Epoch, JobId, OperatorId, Subtask},
 };
@@ -31,6 +37,12 @@ pub trait Sink<T>: Send + Sync + 'static {
         None
     }
 
+    /// Where the job commits, if this sink's output is in the transaction that commits it. All sinks of a job that
+    /// have one must name the same place; the job then commits there, and nowhere else.
+    fn commit_point(&self) -> Option<Arc<dyn OpenCommitPoint>> {
+        None
+    }
+
     /// The only way to open a sink: publishes `restored` (the committables of the checkpoint that the
     /// attempt starts from; perhaps published already), sweeps what dead attempts left, and checks that
     /// the destination can be written.
@@ -42,7 +54,7 @@ pub trait Sink<T>: Send + Sync + 'static {
 }
 
 /// Who opens a sink.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SinkContext {
     /// The job.
     pub job: JobId,
@@ -53,6 +65,8 @@ pub struct SinkContext {
     /// The epoch that the attempt starts from, if any: everything staged for later ones by earlier attempts is dead.
     /// It is the newest committed one, unless `checkpoint.from` names another.
     pub restored: Option<Epoch>,
+    /// Where the job commits: what the job's [`Sink::commit_point`] has opened, if there is one.
+    pub commits: Arc<dyn CommitPoint>,
 }
 
 /// Which subtask a writer is for.

@@ -41,6 +41,15 @@ pub trait Source: Send + Sync + 'static {
     /// # Errors
     /// When it is missing or no longer what the position speaks of; fails the attempt.
     fn open(&self, split: Split, position: Option<Value>) -> BoxFuture<'_, Result<Self::Reader>>;
+
+    /// Opens a split that was not there yet when the job began, at its beginning. It differs from `open` where a job
+    /// does not begin at the beginning.
+    ///
+    /// # Errors
+    /// As `open`.
+    fn open_new(&self, split: Split) -> BoxFuture<'_, Result<Self::Reader>> {
+        self.open(split, None)
+    }
 }
 
 /// A part of a source that is read in order by one subtask.

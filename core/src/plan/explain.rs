@@ -13,6 +13,9 @@ pub fn explain(job: &str, graph: &Graph, parallelism: u32) -> String {
         task_of.insert(node.id, head);
     }
     let mut text = format!("job {job} · parallelism {parallelism}\n");
+    if let Some(point) = graph.commit_point() {
+        let _ = writeln!(text, "commits in {}", point.place());
+    }
     let heads: Vec<_> = nodes.iter().filter(|n| task_of[&n.id] == n.id).collect();
     let number = |head: NodeId| heads.iter().position(|h| h.id == head).map_or(0, |i| i + 1);
     for head in &heads {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use tidegate_checkpoint::{
+    commit::OpenCommitPoint,
     error::{Error, Result},
     ids::OperatorId,
 };
@@ -69,6 +70,8 @@ struct Inner {
     mistakes: Vec<Error>,
     /// Where sinks write, and which does.
     destinations: BTreeMap<String, String>,
+    /// Where the job commits, and which sink brought it.
+    commit_point: Option<(String, Arc<dyn OpenCommitPoint>)>,
     terminals: Vec<Arc<dyn Terminal>>,
     sources: Vec<SourceNode>,
 }
@@ -131,6 +134,30 @@ impl Graph {
             let e = Error::config(format!("the sinks {other:?} and {sink:?} write to the same place"));
             inner.mistakes.push(e.hint("give each sink a directory of its own"));
         }
+    }
+
+    /// Makes the job commit where a sink's output is.
+    pub(crate) fn commits_at(&self, sink: &str, point: Arc<dyn OpenCommitPoint>) {
+        let mut inner = self.lock();
+        match &inner.commit_point {
+            None => inner.commit_point = Some((sink.to_owned(), point)),
+            Some((_, first)) if first.place() == point.place() => {}
+            Some((other, first)) => {
+                let places = (first.place(), point.place());
+                let e = Error::config(format!(
+                    "the sinks {other:?} and {sink:?} commit to {} and to {}",
+                    places.0, places.1
+                ));
+                inner.mistakes.push(e.hint(
+                    "a job commits in one transaction: write to one place, or make one of the sinks at-least-once",
+                ));
+            }
+        }
+    }
+
+    /// Where the job commits, if not in the checkpoint store.
+    pub(crate) fn commit_point(&self) -> Option<Arc<dyn OpenCommitPoint>> {
+        self.lock().commit_point.as_ref().map(|(_, point)| point.clone())
     }
 
     /// Registers the end of a chain (a sink, or the upstream of a shared stream).

@@ -20,7 +20,7 @@ use std::{
 use tokio::{sync::mpsc, task::JoinSet};
 
 use tidegate_checkpoint::{
-    commit::{CommitPermit, CommitPoint, StoreCommitPoint},
+    commit::{CommitPermit, CommitPoint},
     coordinator::{Ack, Command, Config, Coordinator, Event, Participant},
     error::{Error, Result},
     ids::{Epoch, OperatorId, Subtask},
@@ -104,7 +104,7 @@ struct Tasks {
 pub(super) struct Driver<'a> {
     shared: &'a Shared,
     store: Arc<CheckpointStore>,
-    commits: Arc<StoreCommitPoint>,
+    commits: Arc<dyn CommitPoint>,
     start: Start,
     coordinator: Coordinator,
     sinks: Arc<BTreeMap<OperatorId, Arc<dyn Opened>>>,
@@ -128,10 +128,9 @@ impl<'a> Driver<'a> {
     /// Recovers and builds, for the next attempt of `run`; nothing runs yet but the sources' and sinks' own opening.
     pub(super) async fn open(shared: &'a Shared, store: Arc<CheckpointStore>, run: &mut Run) -> Result<Self> {
         let settings = &shared.settings;
-        let commits = Arc::new(StoreCommitPoint::new(store.clone()));
-        let start = recovery::begin(&store, &commits, &shared.graph, settings, run).await?;
+        let (start, commits) = recovery::begin(&store, &shared.graph, settings, run).await?;
         shared.attempt_began(start.attempt, start.restored.as_ref().map(|m| m.epoch));
-        let sinks = recovery::open_sinks(&shared.graph, &store, &start).await?;
+        let sinks = recovery::open_sinks(&shared.graph, store.job(), &start, &commits).await?;
         let assignments = recovery::assign(&shared.graph.sources(), &start, settings.parallelism).await?;
         let known = known_splits(&assignments);
         let (sender, events) = mpsc::channel(1024);
@@ -160,7 +159,7 @@ impl<'a> Driver<'a> {
         }
         kill::point("recover.built");
         let began = now();
-        let coordinator = coordinator(shared, &start);
+        let coordinator = coordinator(shared, &start, !commits.is_transactional());
         let mut tasks = Tasks { set: JoinSet::new(), beats: Vec::new(), began };
         for task in wiring.tasks {
             tasks.beats.push((task.label.clone(), task.subtask, task.beat.clone()));
@@ -444,7 +443,7 @@ pub(super) fn caught(panic: &(dyn Any + Send)) -> Error {
     Error::user(format!("panicked: {}", text.unwrap_or_else(|| "(no message)".into())))
 }
 
-fn coordinator(shared: &Shared, start: &Start) -> Coordinator {
+fn coordinator(shared: &Shared, start: &Start, carries: bool) -> Coordinator {
     let settings = &shared.settings.checkpoint;
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
@@ -455,6 +454,7 @@ fn coordinator(shared: &Shared, start: &Start) -> Coordinator {
         first_epoch: start.next,
         attempt: start.attempt,
         lineage: start.lineage.clone(),
+        carries,
     };
     let of = |kind| -> BTreeSet<Participant> {
         let names = shared.graph.names(kind);

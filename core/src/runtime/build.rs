@@ -62,11 +62,22 @@ pub struct AttemptContext {
     pub(crate) assignments: BTreeMap<OperatorId, SourceAssignment>,
 }
 
+/// Where a split is begun.
+#[derive(Clone, Debug)]
+pub(crate) enum Begin {
+    /// Where the job begins: no checkpoint knows its source.
+    Job,
+    /// At its own beginning: it has come since.
+    New,
+    /// Where the checkpoint says.
+    Saved(serde_json::Value),
+}
+
 /// The splits of one source at the start of an attempt.
 #[derive(Default)]
 pub(crate) struct SourceAssignment {
-    /// By subtask: the splits, and what the checkpoint says of them.
-    pub splits: Vec<Vec<(Split, Option<serde_json::Value>)>>,
+    /// By subtask.
+    pub splits: Vec<Vec<(Split, Begin)>>,
     /// Finished splits that are no longer listed: carried along in the checkpoint by subtask 0.
     pub finished: BTreeMap<String, serde_json::Value>,
     /// Whether more splits may appear.

@@ -1,20 +1,21 @@
 //! The start of an attempt: claim, observe, plan, open. The one place where a job begins or goes on.
 //!
 //! The order matters. The claim comes first: from then on an older attempt prepares nothing more that could
-//! be committed. Then the store is observed, and what an older attempt has prepared and could still commit
+//! be committed. Then the commit point is opened, which fences where it can. Then the store is observed, and what an older attempt has prepared and could still commit
 //! is taken from it, or found to be committed: from then on what is seen is all. An attempt that has been
 //! overtaken by then stops: what it sees may be its successor's. Then the sinks publish what
 //! the restored checkpoint has committed, before any new output. Only then are sources opened and tasks built.
-use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use tidegate_checkpoint::{
-    commit::{CommitPoint, CommitRecord, Sealed, StoreCommitPoint, committed_manifest, fenced},
+    commit::{
+        CommitContext, CommitPoint, CommitRecord, Sealed, StoreCommitPoint, committed_manifest, fenced, still_newest,
+    },
     error::{Error, Kind, Result},
-    ids::{Attempt, Epoch, OperatorId},
+    ids::{Attempt, Epoch, JobId, OperatorId},
     kill,
     manifest::Manifest,
     recover::{self, Observed, Plan, Program, Wanted},
@@ -22,7 +23,7 @@ use tidegate_checkpoint::{
 };
 
 use super::{
-    build::SourceAssignment,
+    build::{Begin, SourceAssignment},
     source_task::has_ended,
     terminal::{Opened, SourceNode},
 };
@@ -72,14 +73,13 @@ impl Run {
     }
 }
 
-/// Claims the job and decides where to begin.
+/// Claims the job, opens its commit point and decides where to begin.
 pub(super) async fn begin(
     store: &Arc<CheckpointStore>,
-    commits: &StoreCommitPoint,
     graph: &Graph,
     settings: &Settings,
     run: &mut Run,
-) -> Result<Start> {
+) -> Result<(Start, Arc<dyn CommitPoint>)> {
     let attempt = store.claim(&run.owner).await?;
     let first = run.attempts.map_or(attempt, |(first, _)| first);
     run.attempts = Some((first, attempt));
@@ -89,10 +89,17 @@ pub(super) async fn begin(
             .await
             .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
     }
+    let commits: Arc<dyn CommitPoint> = match graph.commit_point() {
+        None => Arc::new(StoreCommitPoint::new(store.clone())),
+        Some(point) => {
+            let interval = Some(settings.checkpoint.interval).filter(|i| !i.is_zero());
+            point.open(CommitContext { store: store.clone(), attempt, interval }).await?
+        }
+    };
     loop {
         let committed = store.commits().await?;
         let (observed, restored, next) =
-            match choose(store, commits, committed.clone(), graph, settings, (first, attempt)).await {
+            match choose(store, &*commits, committed.clone(), graph, settings, (first, attempt)).await {
                 Ok(chosen) => chosen,
                 // An older attempt that commits once more deletes what it has superseded: then nothing is missing, only
                 // out of date.
@@ -104,8 +111,8 @@ pub(super) async fn begin(
             None => format!("{:08x}", crc32fast::hash(run.owner.as_bytes())),
         };
         let start = Start { attempt, lineage, restored, next };
-        if seal(commits, &observed, &start, settings).await? {
-            return Ok(start);
+        if seal(&*commits, store.job(), &observed, &start, settings).await? {
+            return Ok((start, commits));
         }
     }
 }
@@ -114,39 +121,43 @@ pub(super) async fn begin(
 /// first attempt of this run, `attempt` this one.
 async fn choose(
     store: &Arc<CheckpointStore>,
-    commits: &StoreCommitPoint,
+    commits: &dyn CommitPoint,
     committed: BTreeSet<Epoch>,
     graph: &Graph,
     settings: &Settings,
     (first, attempt): (Attempt, Attempt),
 ) -> Result<(Observed, Option<Arc<Manifest>>, Epoch)> {
     let manifests = store.manifests().await?;
+    let copy = match committed.last() {
+        Some(epoch) => Some(store.read_commit(*epoch).await?),
+        None => None,
+    };
     let mut observed = Observed {
         commits: committed,
         latest: commits.latest().await?,
+        copy,
+        transactional: commits.is_transactional(),
         manifests: manifests.iter().map(|(e, a, _)| (*e, *a)).collect(),
         parent: None,
     };
     // Asked after the listing: what a newer attempt has prepared is not in it then, and what is in it the newer
     // one has found too.
-    if let Some(newest) = store.attempts().await?.last().filter(|newest| **newest > attempt) {
-        return Err(fenced(attempt, *newest));
-    }
-    if observed.latest.is_none() && !settings.checkpoint.allow_fresh_start {
+    still_newest(store, attempt).await?;
+    if observed.newest().is_none() && !settings.checkpoint.allow_fresh_start {
         for (_, _, path) in &manifests {
             observed.parent = observed.parent.max(store.read_manifest(path).await?.parent);
         }
     }
     // A restart inside the process goes on from its own last checkpoint, if it has made one, and not from
     // the one that was asked for at first.
-    let own = observed.latest.as_ref().is_some_and(|r| r.attempt >= first);
+    let own = observed.newest().is_some_and(|r| r.attempt >= first);
     let from = Some(Epoch(settings.checkpoint.from)).filter(|e| e.0 > 0 && !own);
     let plan = recover::plan(&observed, &Wanted { from, allow_fresh: settings.checkpoint.allow_fresh_start })?;
     kill::point("recover.observed");
     match plan {
         Plan::Fresh { next } => Ok((observed, None, next)),
         Plan::Resume { epoch, next } => {
-            let record = match &observed.latest {
+            let record = match observed.newest() {
                 Some(record) if record.epoch == epoch => record.clone(),
                 _ => store.read_commit(epoch).await?,
             };
@@ -157,13 +168,19 @@ async fn choose(
 }
 
 /// Takes every epoch that an older attempt may still commit; false: one of them has been committed since.
-async fn seal(commits: &StoreCommitPoint, observed: &Observed, start: &Start, settings: &Settings) -> Result<bool> {
-    let newest = observed.latest.as_ref().map(|r| r.epoch);
+async fn seal(
+    commits: &dyn CommitPoint,
+    job: &JobId,
+    observed: &Observed,
+    start: &Start,
+    settings: &Settings,
+) -> Result<bool> {
+    let newest = observed.newest().map(|r| r.epoch);
     let prepared: BTreeSet<_> = observed.manifests.iter().map(|(e, _)| *e).filter(|e| Some(*e) > newest).collect();
     for epoch in prepared {
         let content = match start.restored.as_deref() {
             Some(manifest) => Manifest { parent: Some(manifest.epoch), ..manifest.clone() },
-            None => Manifest::empty(commits.job(), &start.lineage, settings.key_groups, settings.parallelism),
+            None => Manifest::empty(job, &start.lineage, settings.key_groups, settings.parallelism),
         };
         let manifest = Manifest { epoch, attempt: start.attempt, created_ms: wall_ms(), ..content };
         if commits.seal(&manifest).await? == Sealed::Committed {
@@ -194,8 +211,9 @@ async fn restored(
 /// Opens every sink through its recovery.
 pub(super) async fn open_sinks(
     graph: &Graph,
-    store: &CheckpointStore,
+    job: &JobId,
     start: &Start,
+    commits: &Arc<dyn CommitPoint>,
 ) -> Result<BTreeMap<OperatorId, Arc<dyn Opened>>> {
     kill::point("recover.sinks");
     let mut opened = BTreeMap::new();
@@ -203,7 +221,8 @@ pub(super) async fn open_sinks(
         let Some(sink) = terminal.sink().cloned() else { continue };
         let committed = start.restored.as_ref().and_then(|m| m.sinks.get(&sink)).cloned().unwrap_or_default();
         let restored = start.restored.as_ref().map(|m| m.epoch);
-        let context = SinkContext { job: store.job().clone(), sink: sink.clone(), attempt: start.attempt, restored };
+        let (job, commits) = (job.clone(), commits.clone());
+        let context = SinkContext { job, sink: sink.clone(), attempt: start.attempt, restored, commits };
         if let Some(open) = terminal.recover(context, committed).await? {
             opened.insert(sink, open);
         }
@@ -224,11 +243,13 @@ pub(super) async fn assign(
         if let Some(twice) = listed.iter().find(|s| !ids.insert(&s.id)) {
             return Err(Error::config(format!("source {} lists split {:?} twice", source.name, twice.id)));
         }
-        let mut saved = start.restored.as_ref().and_then(|m| m.sources.get(&source.name)).cloned().unwrap_or_default();
-        let mut splits: Vec<(Split, Option<Value>)> = Vec::new();
+        let known = start.restored.as_ref().and_then(|m| m.sources.get(&source.name));
+        let mut saved = known.cloned().unwrap_or_default();
+        let mut splits: Vec<(Split, Begin)> = Vec::new();
         for split in listed {
-            let position = saved.remove(&split.id);
-            splits.push((split, position));
+            let unknown = if known.is_some() { Begin::New } else { Begin::Job };
+            let begin = saved.remove(&split.id).map_or(unknown, Begin::Saved);
+            splits.push((split, begin));
         }
         let mut finished = BTreeMap::new();
         for (id, position) in saved {
@@ -236,7 +257,7 @@ pub(super) async fn assign(
                 finished.insert(id, position);
             } else {
                 // No longer listed: its `open` says what that means.
-                splits.push((Split::new(id), Some(position)));
+                splits.push((Split::new(id), Begin::Saved(position)));
             }
         }
         splits.sort_by(|a, b| a.0.id.cmp(&b.0.id));

@@ -31,7 +31,7 @@ use tidegate_checkpoint::{
 };
 
 use super::{
-    build::{Build, SourceHandle, TaskClock},
+    build::{Begin, Build, SourceHandle, TaskClock},
     emission::Emission,
     reporter::Reporter,
     split_time::{Alignment, SavedTime, SplitTime},
@@ -190,10 +190,10 @@ where
     A: Stamp<S::Item>,
     O: Output<S::Item>,
 {
-    fn run(mut self, assigned: Vec<(Split, Option<Value>)>) -> BoxFuture<'static, Result<()>> {
+    fn run(mut self, assigned: Vec<(Split, Begin)>) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move {
-            for (split, saved) in assigned {
-                self.open(split, saved).await?;
+            for (split, begin) in assigned {
+                self.open(split, begin).await?;
             }
             self.ready().await?;
             self.declare();
@@ -234,16 +234,24 @@ where
         })
     }
 
-    async fn open(&mut self, split: Split, saved: Option<Value>) -> Result<()> {
-        let saved: Option<SavedSplit> = saved.map(serde_json::from_value).transpose().map_err(|e| {
-            Error::corrupt(format!("the checkpoint's position of split {} cannot be read", split.id)).caused_by(e)
-        })?;
+    async fn open(&mut self, split: Split, begin: Begin) -> Result<()> {
+        let is_new = matches!(begin, Begin::New);
+        let saved: Option<SavedSplit> = match begin {
+            Begin::Job | Begin::New => None,
+            Begin::Saved(saved) => Some(serde_json::from_value(saved).map_err(|e| {
+                Error::corrupt(format!("the checkpoint's position of split {} cannot be read", split.id)).caused_by(e)
+            })?),
+        };
         let time = SplitTime::new(self.watermarks.as_ref(), saved.as_ref().map(|s| &s.time));
         let id = split.id.clone();
         // It has most likely nothing more: it must not hold time back, nor be taken for the end of time.
         let idle = saved.as_ref().is_some_and(|s| s.ended);
         OperatorStats::add(&self.stats.progress_total, split.length.unwrap_or(0));
-        let reader = self.source.open(split, saved.map(|s| s.position)).await.map_err(|e| e.at(&id))?;
+        let opened = match saved {
+            None if is_new => self.source.open_new(split),
+            saved => self.source.open(split, saved.map(|s| s.position)),
+        };
+        let reader = opened.await.map_err(|e| e.at(&id))?;
         self.splits.push(OpenSplit { id, reader, time, ended: false, waiting: false, idle, last_record: now() });
         self.exhausted = false;
         Ok(())
@@ -478,7 +486,7 @@ where
     async fn take(&mut self, control: SourceControl) -> Result<()> {
         match control {
             SourceControl::Assign(split) => {
-                self.open(split, None).await?;
+                self.open(split, Begin::New).await?;
                 self.advance();
                 Ok(())
             }

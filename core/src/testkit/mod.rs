@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that is not satisfied has to panic")]
 pub mod backend;
 pub mod damage;
+pub mod sink;
 pub mod source;
 pub mod store;
 

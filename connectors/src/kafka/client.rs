@@ -1,0 +1,292 @@
+//! How Kafka clients are made, and what their errors mean.
+//!
+//! Everything that librdkafka can be configured with passes through. Three layers, the later one winning: our
+//! defaults, the job's `[kafka]`, and what exactly-once stands on. A property of the third kind in the second is
+//! refused with the reason, since it would be overruled silently.
+use rdkafka::{
+    ClientConfig,
+    config::FromClientConfigAndContext,
+    error::{KafkaError, RDKafkaErrorCode as Code},
+};
+use std::{sync::Arc, time::Duration};
+use tidegate_core::{
+    Error, Kind, Result, Settings,
+    env::spawn_blocking,
+    properties::{HIDDEN, Properties, is_secret},
+};
+
+use super::events::Events;
+
+/// A Kafka cluster, and how it is connected to: sources and sinks are made of it. Clones are the same.
+///
+/// ```
+/// use tidegate_connectors::kafka::Kafka;
+/// use tidegate_core::Settings;
+/// let settings = Settings::from_toml("[kafka]\nbootstrap.servers = \"127.0.0.1:9092\"")?;
+/// let kafka = Kafka::new(&settings).set("client.rack", "a");
+/// # let _ = kafka;
+/// # Ok::<(), tidegate_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    properties: Arc<Properties>,
+}
+
+/// What a client is for.
+#[derive(Clone, Debug)]
+pub(super) enum Role<'a> {
+    /// Asks and administers; sees what is not committed too.
+    Admin,
+    /// Reads partitions; `group` is who it commits positions as.
+    Consumer { group: &'a str, committed_only: bool },
+    /// Writes, outside of transactions.
+    Producer,
+    /// Writes in transactions.
+    Transactional { id: &'a str, timeout: Duration },
+}
+
+/// A call that takes longer has failed. Long enough for a broker's restart, which clients wait through.
+pub(super) const CALL: Duration = Duration::from_secs(60);
+/// Who cannot be reached within this when a job starts is not there.
+pub(super) const CONTACT: Duration = Duration::from_secs(10);
+
+/// In time with the engine, which waits for a fill and not for a message.
+const CONSUMER: &[(&str, &str)] = &[("fetch.wait.max.ms", "50"), ("fetch.queue.backoff.ms", "5")];
+/// The queue is never full: writers wait before it is (see the producer).
+const PRODUCER: &[(&str, &str)] =
+    &[("linger.ms", "5"), ("compression.codec", "lz4"), ("queue.buffering.max.messages", "100000")];
+const ALL: &[(&str, &str)] = &[("reconnect.backoff.max.ms", "1000"), ("socket.nagle.disable", "true")];
+
+/// Properties that may not be set, and why.
+const REFUSED: &[(&str, &str)] = &[
+    ("transactional.id", "it is made from the job's name, so that a restarted job fences the one before"),
+    ("enable.idempotence", "without it a retried message could be written twice; it is always on"),
+    ("acks", "a message that not all replicas have could be lost; it is always all"),
+    ("request.required.acks", "a message that not all replicas have could be lost; it is always all"),
+    ("isolation.level", "say read_uncommitted() on the source that is to see aborted records"),
+    ("group.id", "say group(name) on the source; positions are kept in the checkpoint"),
+    ("enable.auto.commit", "positions are kept in the checkpoint, and committed to the group after it"),
+    ("auto.commit.enable", "positions are kept in the checkpoint, and committed to the group after it"),
+    ("auto.commit.interval.ms", "positions are kept in the checkpoint, and committed to the group after it"),
+    ("enable.auto.offset.store", "positions are kept in the checkpoint, and committed to the group after it"),
+    ("auto.offset.reset", "a vanished position must not be skipped silently: say where to start on the source"),
+    ("topic.auto.offset.reset", "a vanished position must not be skipped silently: say where to start on the source"),
+    ("enable.partition.eof", "the source says whether it ends"),
+    ("partitioner", "the sink chooses the partition, as Kafka's Java client does; say partition_by on the sink"),
+    ("delivery.report.only.error", "failed deliveries are what a checkpoint depends on"),
+];
+
+impl Kafka {
+    /// As the section `[kafka]` of the job's settings says.
+    pub fn new(settings: &Settings) -> Self {
+        Self { properties: Arc::new(settings.kafka.clone()) }
+    }
+    /// With these servers, `host:port` with commas between, and nothing else.
+    pub fn at(servers: &str) -> Self {
+        Self { properties: Arc::default() }.set("bootstrap.servers", servers)
+    }
+    /// Sets a property of librdkafka's.
+    pub fn set(mut self, name: &str, value: &str) -> Self {
+        Arc::make_mut(&mut self.properties).set(name, value);
+        self
+    }
+
+    /// The servers it was told of: what tells a cluster from another.
+    pub(super) fn servers(&self) -> &str {
+        self.properties.get("bootstrap.servers").or_else(|| self.properties.get("metadata.broker.list")).unwrap_or("")
+    }
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.properties.get(name)
+    }
+
+    /// Makes a client. It connects by itself, later.
+    pub(super) fn client<C: FromClientConfigAndContext<Events>>(&self, role: &Role<'_>) -> Result<C> {
+        let events = Events::new(self.properties.clone());
+        let made = self.config(role)?.create_with_context(events);
+        made.map_err(|e| self.failed("a Kafka client cannot be made", &e))
+    }
+
+    fn config(&self, role: &Role<'_>) -> Result<ClientConfig> {
+        if self.servers().is_empty() {
+            return Err(Error::config("kafka.bootstrap.servers is not set")
+                .hint("write it in the job file, below [kafka]: bootstrap.servers = \"host:9092\""));
+        }
+        for (name, why) in REFUSED {
+            if self.properties.get(name).is_some() {
+                return Err(Error::config(format!("kafka.{name} cannot be set: {why}")).hint("leave it out"));
+            }
+        }
+        let mut config = ClientConfig::new();
+        let mut set = |pairs: &[(&str, &str)]| {
+            pairs.iter().for_each(|(name, value)| {
+                config.set(*name, *value);
+            })
+        };
+        set(ALL);
+        match role {
+            Role::Consumer { .. } => set(CONSUMER),
+            Role::Producer | Role::Transactional { .. } => set(PRODUCER),
+            Role::Admin => {}
+        }
+        set(&self.properties.iter().collect::<Vec<_>>());
+        match role {
+            Role::Admin => set(&[("isolation.level", "read_uncommitted")]),
+            Role::Consumer { group, committed_only } => set(&[
+                ("group.id", group),
+                ("isolation.level", if *committed_only { "read_committed" } else { "read_uncommitted" }),
+                ("enable.auto.commit", "false"),
+                ("enable.auto.offset.store", "false"),
+                ("auto.offset.reset", "error"),
+                ("enable.partition.eof", "true"),
+            ]),
+            Role::Producer => set(&[("enable.idempotence", "true"), ("delivery.report.only.error", "true")]),
+            Role::Transactional { id, timeout } => set(&[
+                ("transactional.id", id),
+                ("transaction.timeout.ms", &timeout.as_millis().to_string()),
+                ("delivery.report.only.error", "true"),
+            ]),
+        }
+        Ok(config)
+    }
+
+    /// What an error of librdkafka means, and what the user should do.
+    pub(super) fn failed(&self, what: &str, error: &KafkaError) -> Error {
+        if let KafkaError::ClientConfig(_, why, name, value) = error {
+            let value = if is_secret(name) { HIDDEN } else { value };
+            let text = format!("kafka.{name} = {value:?}: {}", self.properties.redact(why));
+            return Error::config(text)
+                .hint("librdkafka's CONFIGURATION.md has all properties; TLS and SASL need the feature kafka-tls");
+        }
+        let (kind, hint) = match error.rdkafka_error_code() {
+            Some(code) => meaning(code),
+            None => (Kind::Unavailable, None),
+        };
+        let error = Error::new(kind, format!("{what}: {}", self.properties.redact(&text(error))));
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+
+    /// That nobody answers at the servers that the settings name.
+    pub(super) fn unreachable(&self, error: &KafkaError) -> Error {
+        let text = format!(
+            "Kafka does not answer at kafka.bootstrap.servers = {:?} within {} s",
+            self.servers(),
+            CONTACT.as_secs()
+        );
+        let base = self.failed(&text, error);
+        match base.kind() {
+            Kind::Unavailable => {
+                base.hint("check the address, and that a broker runs there; cargo xtask kafka starts one")
+            }
+            _ => base,
+        }
+    }
+}
+
+/// In one line, without the wrapping of two libraries.
+fn text(error: &KafkaError) -> String {
+    match error {
+        KafkaError::Transaction(e) => format!("{} ({})", e.string(), e.name()),
+        KafkaError::ClientCreation(text) => text.clone(),
+        other => match other.rdkafka_error_code() {
+            Some(code) => format!("{code}"),
+            None => other.to_string(),
+        },
+    }
+}
+
+/// What a code means for whoever gets it, and what there is to do.
+pub(super) fn meaning(code: Code) -> (Kind, Option<&'static str>) {
+    use Code::{
+        AllBrokersDown, Authentication, BrokerTransportFailure, ClusterAuthorizationFailed, GroupAuthorizationFailed,
+        InvalidTransactionTimeout, MessageSizeTooLarge, NotEnoughReplicas, OperationTimedOut, Resolve,
+        SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed, UnknownPartition,
+        UnknownTopic, UnknownTopicOrPartition, UnsupportedSASLMechanism,
+    };
+    match code {
+        TopicAuthorizationFailed => (
+            Kind::Config,
+            Some(
+                "the cluster's ACLs must allow the topic: Read and Describe for a source, Write and Describe for a sink",
+            ),
+        ),
+        GroupAuthorizationFailed => {
+            (Kind::Config, Some("the cluster's ACLs must allow the group that the source names (Read)"))
+        }
+        TransactionalIdAuthorizationFailed => (
+            Kind::Config,
+            Some("the cluster's ACLs must allow transactional ids that begin with the job's name (Write, Describe)"),
+        ),
+        ClusterAuthorizationFailed => {
+            (Kind::Config, Some("the cluster's ACLs must allow IdempotentWrite; or create the job's topics yourself"))
+        }
+        SaslAuthenticationFailed | Authentication | UnsupportedSASLMechanism => {
+            (Kind::Config, Some("check kafka.sasl.* and kafka.security.protocol"))
+        }
+        UnknownTopicOrPartition | UnknownTopic | UnknownPartition => {
+            (Kind::Config, Some("create the topic, or mend its name"))
+        }
+        MessageSizeTooLarge => (
+            Kind::Data,
+            Some("raise kafka.message.max.bytes and the topic's max.message.bytes, or write smaller records"),
+        ),
+        InvalidTransactionTimeout => (
+            Kind::Config,
+            Some(
+                "the broker's transaction.max.timeout.ms is smaller: set kafka.transaction.timeout.ms, or checkpoint more often",
+            ),
+        ),
+        BrokerTransportFailure | AllBrokersDown | Resolve | OperationTimedOut => {
+            (Kind::Unavailable, Some("check kafka.bootstrap.servers, and that its brokers can be reached"))
+        }
+        NotEnoughReplicas => {
+            (Kind::Unavailable, Some("too few replicas are in sync: see the topic's min.insync.replicas"))
+        }
+        _ => (Kind::Unavailable, None),
+    }
+}
+
+/// Runs a call that blocks beside the engine.
+pub(super) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R> + Send + 'static) -> Result<R> {
+    spawn_blocking(work).await.map_err(|e| Error::internal("a call of librdkafka has panicked").caused_by(e))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::consumer::BaseConsumer;
+
+    fn made(kafka: &Kafka) -> Result<BaseConsumer<Events>> {
+        kafka.client(&Role::Consumer { group: "g", committed_only: true })
+    }
+
+    #[test]
+    fn what_would_break_exactly_once_is_refused_with_the_reason() {
+        for (name, why) in REFUSED {
+            let e = made(&Kafka::at("a:1").set(name, "x")).map(drop).unwrap_err();
+            assert_eq!(e.kind(), Kind::Config);
+            assert!(e.to_string().contains(&format!("kafka.{name} cannot be set: {why}")), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_property_that_is_not_known_or_has_a_wrong_value_is_named_without_its_secret() {
+        let e = made(&Kafka::at("a:1").set("lingr.ms", "5")).map(drop).unwrap_err().to_string();
+        assert!(e.contains("kafka.lingr.ms"), "{e}");
+        let e = made(&Kafka::at("a:1").set("sasl.passwort.password", "canary")).map(drop).unwrap_err().to_string();
+        assert!(e.contains("kafka.sasl.passwort.password") && !e.contains("canary"), "{e}");
+        let e = Kafka::new(&Settings::default());
+        assert!(made(&e).map(drop).unwrap_err().to_string().contains("kafka.bootstrap.servers is not set"));
+    }
+
+    #[test]
+    fn what_passes_through_wins_over_the_defaults_and_loses_to_what_exactly_once_needs() {
+        let kafka = Kafka::at("a:1").set("linger.ms", "77").set("client.rack", "r");
+        let config = kafka.config(&Role::Transactional { id: "j-0", timeout: CALL }).unwrap();
+        let got = |name| config.get(name).unwrap();
+        assert_eq!((got("linger.ms"), got("client.rack"), got("transactional.id")), ("77", "r", "j-0"));
+        assert_eq!((got("transaction.timeout.ms"), got("compression.codec")), ("60000", "lz4"));
+    }
+}

@@ -1,0 +1,100 @@
+//! What a client says by itself: log lines, errors, failed deliveries, statistics.
+//!
+//! While a broker is down librdkafka says so thousands of times: one line a second and kind is enough. The hard
+//! case is a delivery that fails without anybody waiting for it: it is kept, and whoever drains must look.
+use rdkafka::{
+    client::ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::DeliveryResult,
+    producer::ProducerContext,
+};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tidegate_core::{
+    env::{Instant, now},
+    properties::Properties,
+};
+
+/// The context of a client.
+#[derive(Debug)]
+pub(super) struct Events {
+    properties: Arc<Properties>,
+    /// Whether `fault` is set: cheap to ask.
+    failed: AtomicBool,
+    /// The first delivery that has failed, or the client's end.
+    fault: Mutex<Option<KafkaError>>,
+    said: Mutex<Option<(KafkaError, Instant)>>,
+}
+
+const SAY_EVERY: Duration = Duration::from_secs(1);
+
+impl Events {
+    pub(super) fn new(properties: Arc<Properties>) -> Self {
+        Self { properties, failed: AtomicBool::new(false), fault: Mutex::default(), said: Mutex::default() }
+    }
+
+    /// What has failed so far, if anything.
+    pub(super) fn fault(&self) -> Option<KafkaError> {
+        if !self.failed.load(Relaxed) {
+            return None;
+        }
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first fault stands: those after it follow from it. But that the producer has been fenced explains more
+    /// than that its messages were purged.
+    pub(super) fn failed(&self, error: KafkaError) {
+        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        if fault.is_none() || (is_fenced(&error) && !fault.as_ref().is_some_and(is_fenced)) {
+            *fault = Some(error);
+        }
+        self.failed.store(true, Relaxed);
+    }
+}
+
+/// Whether a newer producer of the same id has taken over.
+pub(super) fn is_fenced(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
+    matches!(error.rdkafka_error_code(), Some(Fenced | InvalidProducerEpoch | ProducerFenced))
+}
+
+impl ClientContext for Events {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        let text = self.properties.redact(text);
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::warn!(facility, text, "librdkafka");
+            }
+            _ => tracing::debug!(facility, text, "librdkafka"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if is_fenced(&error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.failed(error.clone());
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.as_ref().is_none_or(|(last, at)| *last != error || now().duration_since(*at) >= SAY_EVERY) {
+            tracing::warn!(%error, reason = self.properties.redact(reason), "Kafka");
+            *said = Some((error, now()));
+        }
+    }
+}
+
+impl ConsumerContext for Events {}
+
+impl ProducerContext for Events {
+    type DeliveryOpaque = ();
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed(error.clone());
+        }
+    }
+}
