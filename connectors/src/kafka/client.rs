@@ -52,9 +52,9 @@ pub(super) const CONTACT: Duration = Duration::from_secs(10);
 
 /// In time with the engine, which waits for a fill and not for a message.
 const CONSUMER: &[(&str, &str)] = &[("fetch.wait.max.ms", "50"), ("fetch.queue.backoff.ms", "5")];
-/// The queue is never full: writers wait before it is (see the producer).
+/// The queue has no bound of its own: writers wait by theirs (see the sink).
 const PRODUCER: &[(&str, &str)] =
-    &[("linger.ms", "5"), ("compression.codec", "lz4"), ("queue.buffering.max.messages", "100000")];
+    &[("linger.ms", "5"), ("compression.codec", "lz4"), ("queue.buffering.max.messages", "0")];
 const ALL: &[(&str, &str)] = &[("reconnect.backoff.max.ms", "1000"), ("socket.nagle.disable", "true")];
 
 /// Properties that may not be set, and why.
@@ -72,6 +72,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("auto.offset.reset", "a vanished position must not be skipped silently: say where to start on the source"),
     ("topic.auto.offset.reset", "a vanished position must not be skipped silently: say where to start on the source"),
     ("enable.partition.eof", "the source says whether it ends"),
+    ("queue.buffering.max.messages", "what is in flight has a bound already, which a drain before a commit depends on"),
     ("partitioner", "the sink chooses the partition, as Kafka's Java client does; say partition_by on the sink"),
     ("delivery.report.only.error", "failed deliveries are what a checkpoint depends on"),
 ];

@@ -13,7 +13,7 @@ use rdkafka::{
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -31,13 +31,20 @@ pub(super) struct Events {
     /// The first delivery that has failed, or the client's end.
     fault: Mutex<Option<KafkaError>>,
     said: Mutex<Option<(KafkaError, Instant)>>,
+    disturbances: AtomicU64,
 }
 
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
 impl Events {
     pub(super) fn new(properties: Arc<Properties>) -> Self {
-        Self { properties, failed: AtomicBool::new(false), fault: Mutex::default(), said: Mutex::default() }
+        let failed = AtomicBool::new(false);
+        Self { properties, failed, fault: Mutex::default(), said: Mutex::default(), disturbances: AtomicU64::new(0) }
+    }
+
+    /// How often something was wrong: a connection that broke, a broker that is down.
+    pub(super) fn disturbances(&self) -> u64 {
+        self.disturbances.load(Relaxed)
     }
 
     /// What has failed so far, if anything.
@@ -77,6 +84,7 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.disturbances.fetch_add(1, Relaxed);
         if is_fenced(&error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             self.failed(error.clone());
         }

@@ -1,0 +1,179 @@
+//! A producer as the sink needs it: one that hands over, drains, and knows what has failed.
+//!
+//! Its calls block, so they run beside the engine. Its events are served by a thread of its own, without which a
+//! drain would never end. The hard case is the delivery that has failed after everybody thought it done: no drain
+//! succeeds while there is one, and a producer with a fault is never used again.
+use rdkafka::{
+    error::KafkaError,
+    producer::{Producer as _, ThreadedProducer},
+};
+use std::{collections::BTreeMap, sync::Arc};
+use tidegate_core::{
+    Error, Kind, Result,
+    env::{Instant, now, spawn_thread},
+};
+
+use super::{
+    client::{CALL, CONTACT, Kafka, Role, blocking},
+    events::{Events, is_fenced},
+    native::{self, Topic},
+};
+
+pub(super) struct Producer {
+    kafka: Kafka,
+    /// `None` only while it is dropped.
+    client: Option<ThreadedProducer<Events>>,
+    /// Topics whose partitions it knows, and how many those are. A handle of each is kept, so that it goes on to.
+    topics: std::sync::Mutex<BTreeMap<String, (Topic, i32)>>,
+}
+
+impl Producer {
+    pub(super) fn new(kafka: &Kafka, role: &Role<'_>) -> Result<Arc<Self>> {
+        let client = Some(kafka.client(role)?);
+        Ok(Arc::new(Self { kafka: kafka.clone(), client, topics: std::sync::Mutex::default() }))
+    }
+
+    fn client(&self) -> Result<&ThreadedProducer<Events>> {
+        self.client.as_ref().ok_or_else(|| Error::internal("a producer is used while it is dropped"))
+    }
+
+    /// Messages that have been handed over and not acknowledged.
+    pub(super) fn in_flight(&self) -> usize {
+        self.client.as_ref().map_or(0, |client| client.in_flight_count().max(0) as usize)
+    }
+
+    /// How often it has said that something is wrong.
+    pub(super) fn disturbances(&self) -> u64 {
+        self.client.as_ref().map_or(0, |client| client.context().disturbances())
+    }
+
+    /// What makes it useless, if anything does.
+    ///
+    /// # Errors
+    /// That.
+    pub(super) fn check(&self) -> Result<()> {
+        let client = self.client()?;
+        match client.context().fault() {
+            None => Ok(()),
+            Some(fault) => Err(self.failed("a record could not be delivered", &fault)),
+        }
+    }
+
+    /// A zombie rarely hears that it is fenced: it sees purged messages, or a call that fails for no reason. So the
+    /// client is asked whether that is it.
+    pub(super) fn failed(&self, what: &str, error: &KafkaError) -> Error {
+        let fatal = self.client.as_ref().and_then(|client| client.client().fatal_error());
+        let fatal = fatal.map(|(code, _)| KafkaError::Global(code));
+        if fatal.as_ref().is_some_and(is_fenced) || is_fenced(error) {
+            return fenced(what);
+        }
+        self.kafka.failed(what, fatal.as_ref().unwrap_or(error))
+    }
+
+    /// Hands a batch over with `work`.
+    ///
+    /// # Errors
+    /// What `work` fails with.
+    pub(super) fn send(&self, work: impl FnOnce(&ThreadedProducer<Events>) -> Result<(), KafkaError>) -> Result<()> {
+        work(self.client()?).map_err(|e| self.failed("a record cannot be handed to Kafka", &e))
+    }
+
+    /// Waits until everything that was handed over has been acknowledged.
+    ///
+    /// # Errors
+    /// When something was not, by now or ever.
+    pub(super) async fn drain(self: Arc<Self>) -> Result<()> {
+        self.call("records cannot be delivered", |client| native::flush(client, CALL)).await
+    }
+
+    /// Runs a call that blocks. It has failed, too, if a delivery has.
+    ///
+    /// # Errors
+    /// As the call, saying what could not be done.
+    pub(super) async fn call(
+        self: Arc<Self>,
+        what: &'static str,
+        work: impl FnOnce(&ThreadedProducer<Events>) -> Result<(), KafkaError> + Send + 'static,
+    ) -> Result<()> {
+        blocking(move || {
+            work(self.client()?).map_err(|e| self.failed(what, &e))?;
+            self.check()
+        })
+        .await
+    }
+
+    /// How many partitions a topic has, once the client knows them: it must, before it is handed a batch.
+    ///
+    /// # Errors
+    /// [`Kind::Config`] when there is no such topic, or it may not be seen.
+    pub(super) async fn partitions(self: Arc<Self>, topic: &str) -> Result<i32> {
+        let name = topic.to_owned();
+        blocking(move || {
+            let known = |producer: &Self| producer.topics().get(&name).map(|(_, count)| *count);
+            if let Some(count) = known(&self) {
+                return Ok(count);
+            }
+            let client = self.client()?;
+            let what = format!("topic {name:?} cannot be written");
+            let failed = |e: KafkaError| self.failed(&what, &e);
+            // In this order: what metadata says of a topic that the client has no handle of is forgotten.
+            let handle = Topic::new(client, &name).map_err(failed)?;
+            let deadline = now() + CONTACT;
+            let metadata = fetch(client, &name, deadline).map_err(failed)?;
+            let count = i32::try_from(metadata).unwrap_or(i32::MAX);
+            self.topics().insert(name, (handle, count));
+            Ok(count)
+        })
+        .await
+    }
+
+    /// A handle of a topic whose partitions are known, and their number.
+    ///
+    /// # Errors
+    /// As librdkafka.
+    pub(super) fn topic(&self, name: &str) -> Result<Option<(Topic, i32)>> {
+        let Some(count) = self.topics().get(name).map(|(_, count)| *count) else { return Ok(None) };
+        let topic = Topic::new(self.client()?, name).map_err(|e| self.failed("a topic cannot be opened", &e))?;
+        Ok(Some((topic, count)))
+    }
+
+    fn topics(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Topic, i32)>> {
+        self.topics.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The number of partitions. A topic that has just been made is not known everywhere at once.
+fn fetch(client: &ThreadedProducer<Events>, topic: &str, deadline: Instant) -> Result<usize, KafkaError> {
+    use rdkafka::error::RDKafkaErrorCode::{LeaderNotAvailable, UnknownTopicOrPartition};
+    loop {
+        let left = deadline.saturating_duration_since(now()).max(std::time::Duration::from_millis(1));
+        let metadata = client.client().fetch_metadata(Some(topic), left)?;
+        let found = metadata.topics().iter().find(|t| t.name() == topic);
+        let error = found.and_then(|t| t.error()).map(rdkafka::error::RDKafkaErrorCode::from);
+        match (error, found.map(|t| t.partitions().len())) {
+            (None, Some(count)) if count > 0 => return Ok(count),
+            (Some(LeaderNotAvailable), _) if now() < deadline => {}
+            (Some(error), _) => return Err(KafkaError::MetadataFetch(error)),
+            (None, _) => return Err(KafkaError::MetadataFetch(UnknownTopicOrPartition)),
+        }
+    }
+}
+
+/// The error of a producer that a newer one of its id has replaced. It is no [`Kind::Fenced`], which never restarts:
+/// it may be this job's own next attempt that did it, and only the store knows.
+pub(super) fn fenced(what: &str) -> Error {
+    Error::new(Kind::Unavailable, format!("{what}: a newer producer with this job's transactional id has taken over"))
+        .hint("if another process runs this job, let one of them go on; if another job has the same name, rename one")
+}
+
+/// Dropping a producer waits for what is in flight to be given up: not on the engine's threads.
+impl Drop for Producer {
+    fn drop(&mut self) {
+        let client = self.client.take();
+        let topics = std::mem::take(self.topics.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let dropped = spawn_thread("kafka-drop", move || drop((topics, client)));
+        if let Err(error) = dropped {
+            tracing::debug!(%error, "no thread to drop a Kafka producer on: it was dropped here");
+        }
+    }
+}
