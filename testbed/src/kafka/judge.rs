@@ -5,36 +5,39 @@
 //! The hard case is the transaction that is left open: its producer lives on in the judge until the test says
 //! how it ends, so that a test can look at a topic which nobody can read to its end.
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader, BufWriter, Write as _},
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::FileExt as _, process::CommandExt as _},
     process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::{Mutex, PoisonError},
 };
 
-use tempfile::NamedTempFile;
-
 use super::{
     End, Isolation, Offsets, Placed, Read, Record, Transaction,
     jars::Jars,
-    log::Log,
     protocol::{Words, bytes, record, text},
 };
 use crate::Failed;
+
+/// How much of its complaints is worth reading, in bytes.
+const COMPLAINTS: usize = 3000;
 
 /// Kafka's Java clients, at somebody's service.
 pub struct Judge {
     process: Child,
     pipe: Mutex<(BufWriter<ChildStdin>, BufReader<ChildStdout>)>,
-    complaints: NamedTempFile,
+    /// What it says beside its replies. The file has no name: nobody need remove it.
+    complaints: File,
 }
 
 impl Judge {
     /// Starts one. Nothing is asked of the broker before the first request.
     pub fn start(bootstrap: &str) -> Result<Self, Failed> {
-        let complaints = NamedTempFile::new().map_err(|e| format!("a temporary file: {e}"))?;
+        let failed = |e: std::io::Error| format!("a temporary file: {e}");
+        let complaints = tempfile::tempfile().map_err(failed)?;
         let mut java = Jars::find()?.program("Judge")?;
         java.arg(bootstrap).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        java.stderr(complaints.reopen().map_err(|e| format!("a temporary file: {e}"))?);
+        java.stderr(complaints.try_clone().map_err(failed)?);
         let mut process = java.spawn().map_err(|e| format!("java cannot be started: {e}"))?;
         let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
             return Err("the judge has no pipes".into());
@@ -141,6 +144,13 @@ impl Judge {
         answer.first().copied().ok_or_else(|| "the judge says nothing".into())
     }
 
+    fn complaints(&self) -> String {
+        let end = self.complaints.metadata().map_or(0, |file| file.len());
+        let mut said = vec![0; COMPLAINTS];
+        let count = self.complaints.read_at(&mut said, end.saturating_sub(COMPLAINTS as u64)).unwrap_or_default();
+        String::from_utf8_lossy(&said[..count]).into_owned()
+    }
+
     fn done(&self, request: &str) -> Result<(), Failed> {
         self.ask(request, &[], |_| Ok(())).map(drop)
     }
@@ -157,10 +167,7 @@ impl Judge {
     ) -> Result<Vec<T>, Failed> {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         let (to, from) = &mut *pipe;
-        let gone = |e: std::io::Error| {
-            let said = Log(self.complaints.path().to_owned()).end();
-            format!("the judge is gone ({e}) and said last:\n{said}")
-        };
+        let gone = |e: std::io::Error| format!("the judge is gone ({e}) and said last:\n{}", self.complaints());
         writeln!(to, "{request}").map_err(gone)?;
         for each in records {
             to.write_all(record(each).as_bytes()).map_err(gone)?;

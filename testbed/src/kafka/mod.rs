@@ -29,3 +29,9 @@ pub use self::{
     proxy::{Action, Proxy},
     settings::Settings,
 };
+
+/// Fetches and prepares what a broker needs, if it is not there: once on a machine, it takes half a minute. Otherwise
+/// the first start does so.
+pub fn prepare() -> Result<(), crate::Failed> {
+    jars::Jars::find().map(drop)
+}
