@@ -50,8 +50,9 @@ public final class Broker {
                     // By another thread, as it may take its time: the owner is watched until the end.
                     if (read == '\n') daemon(() -> System.exit(0));
                 }
-                // A process of its own: what this node still writes must not fill the folder again.
-                new ProcessBuilder("rm", "-rf", folder).start();
+                // By a process that waits for the end of this one, which is that of its stdin: until then the
+                // node writes, and a folder that is written to cannot be removed.
+                new ProcessBuilder("sh", "-c", "read -r nothing; rm -rf \"$0\"", folder).start();
             } catch (IOException gone) {
                 // Nothing is left to be told.
             } finally {

@@ -117,6 +117,12 @@ fn a_lost_reply_is_asked_for_again_and_changes_nothing() {
     assert_eq!(texts(judge, "t", Isolation::ReadCommitted), ["once", "again"]);
 }
 
+#[test]
+fn a_broker_that_cannot_start_says_why() {
+    let why = Broker::with(|settings| settings.property("num.io.threads", "many")).err().unwrap();
+    assert!(why.contains("it has ended") && why.contains("num.io.threads"), "{why}");
+}
+
 const OWNER: &str = "TIDEGATE_TESTBED_OWNER";
 
 /// No test by itself: the process that the next one kills.
