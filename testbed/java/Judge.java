@@ -193,9 +193,10 @@ public final class Judge {
 
     private void read(String topic, String isolation) throws Exception {
         var end = ends(topic, OffsetSpec.latest(), IsolationLevel.valueOf(isolation.toUpperCase(Locale.ROOT)));
+        // The last fetch, behind markers that nobody sees, waits for records that do not come: shortly.
         Map<String, Object> settings = new HashMap<>(Map.of(
             "bootstrap.servers", servers, "isolation.level", isolation, "enable.auto.commit", "false",
-            "auto.offset.reset", "earliest", "max.poll.records", "20000", "max.partition.fetch.bytes", 8 << 20));
+            "auto.offset.reset", "earliest", "fetch.max.wait.ms", 20, "max.poll.records", "20000", "max.partition.fetch.bytes", 8 << 20));
         try (var consumer = new KafkaConsumer<>(settings, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
             consumer.assign(end.keySet());
             consumer.seekToBeginning(end.keySet());
