@@ -1,7 +1,8 @@
 //! The project's chores. `cargo xtask test` runs every check and every test on a fresh machine: it fetches the
 //! tools it needs, says so, and fails clearly where it cannot. The runner comes last, so that its
-//! summary is the end of the output.
+//! summary is the end of the output. `cargo xtask kafka` is a server to try jobs on.
 #![allow(clippy::disallowed_methods, reason = "no engine code: real processes and the real clock")]
+mod kafka;
 mod tidy;
 mod tools;
 
@@ -19,6 +20,12 @@ cargo xtask test [--quick] [-- RUNNER ARGUMENTS]
   --quick     the tests alone
   --          what follows is handed to cargo nextest, for example the name of a test
 
+cargo xtask kafka [--port N] [--topic NAME:PARTITIONS]...
+
+  A real Kafka broker on 127.0.0.1, to try jobs on. It lasts until Ctrl-C, and its records no longer.
+  --port      where clients find it (9092)
+  --topic     a topic that is to be there; may be given more than once
+
 CARGO_TARGET_DIR is honoured; without it builds go to ~/.cache/tidegate/target, downloads beside it.";
 
 /// What went wrong, for people.
@@ -28,6 +35,7 @@ type Failed = String;
 enum Chore {
     Help,
     Test { quick: bool, runner: Vec<String> },
+    Kafka(kafka::Asked),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +46,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Chore::Test { quick, runner } => test(quick, &runner),
+        Chore::Kafka(asked) => kafka::run(&asked),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,6 +65,9 @@ fn chore(arguments: &[String]) -> Result<Chore, Failed> {
     let Some((command, options)) = ours.split_first() else { return Ok(Chore::Help) };
     if ours.iter().any(|a| matches!(a.as_str(), "-h" | "--help" | "help")) {
         return Ok(Chore::Help);
+    }
+    if command == "kafka" && runner.is_empty() {
+        return kafka::asked(options).map(Chore::Kafka).map_err(|why| format!("{why}\n\n{HELP}"));
     }
     if command != "test" {
         return Err(format!("there is no chore {command:?}\n\n{HELP}"));
@@ -78,6 +90,10 @@ fn test(quick: bool, runner: &[String]) -> Result<(), Failed> {
     // First, so that what is missing is found out before anything is built.
     let mut nextest = tools.nextest()?;
     tools.take_over()?;
+    // Beforehand, as no test has time for it. What is missing fails the tests that need it, and no other.
+    if let Err(why) = tidegate_testbed::kafka::prepare() {
+        println!("== Kafka: tests that start it WILL FAIL: {why}");
+    }
     let features = ["--workspace", "--features", "tidegate/failpoints"];
     if !quick {
         tools.check_components()?;
@@ -130,16 +146,30 @@ mod tests {
             |quick, runner: &[&str]| Chore::Test { quick, runner: runner.iter().map(ToString::to_string).collect() };
         assert_eq!(asked("test"), Ok(test(false, &[])));
         assert_eq!(asked("test --quick -- late --help"), Ok(test(true, &["late", "--help"])));
-        for help in ["", "help", "--help", "-h", "test --help"] {
+        let kafka = |port, topics: &[(&str, i32)]| {
+            let topics = topics.iter().map(|(name, partitions)| ((*name).to_owned(), *partitions)).collect();
+            Chore::Kafka(kafka::Asked { port, topics })
+        };
+        assert_eq!(asked("kafka"), Ok(kafka(9092, &[])));
+        assert_eq!(asked("kafka --topic a:4 --port 19092 --topic b:1"), Ok(kafka(19092, &[("a", 4), ("b", 1)])));
+        for help in ["", "help", "--help", "-h", "test --help", "kafka --help"] {
             assert_eq!(asked(help), Ok(Chore::Help));
         }
     }
 
     #[test]
     fn what_is_not_known_is_named_beside_the_help() {
-        for (line, word) in
-            [("tset", "chore \"tset\""), ("test --fast", "option \"--fast\""), ("test late", "\"late\"")]
-        {
+        for (line, word) in [
+            ("tset", "chore \"tset\""),
+            ("test --fast", "option \"--fast\""),
+            ("test late", "\"late\""),
+            ("kafka --fast", "option \"--fast\""),
+            ("kafka --port", "--port"),
+            ("kafka --port 70000", "\"70000\""),
+            ("kafka --topic a", "\"a\""),
+            ("kafka --topic a:0", "\"a:0\""),
+            ("kafka --topic :1", "\":1\""),
+        ] {
             let error = asked(line).unwrap_err();
             assert!(error.contains(word) && error.contains(HELP), "{error}");
         }

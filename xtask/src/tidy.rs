@@ -11,10 +11,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("checkpoint", &["tidegate-checkpoint"]),
     ("core", &["tidegate-checkpoint"]),
     ("state-backends", &["tidegate-checkpoint", "tidegate-core"]),
-    ("connectors", &["tidegate-checkpoint", "tidegate-core"]),
-    (".", &["tidegate-checkpoint", "tidegate-core", "tidegate-state", "tidegate-connectors"]),
-    ("bench", &["tidegate"]),
-    ("xtask", &[]),
+    ("connectors", &["tidegate-checkpoint", "tidegate-core", "tidegate-testbed"]),
+    (".", &["tidegate-checkpoint", "tidegate-core", "tidegate-state", "tidegate-connectors", "tidegate-testbed"]),
+    ("bench", &["tidegate", "tidegate-testbed"]),
+    ("testbed", &[]),
+    ("xtask", &["tidegate-testbed"]),
 ];
 const LINES_MAX: usize = 600;
 
