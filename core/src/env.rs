@@ -90,6 +90,14 @@ pub fn spawn_blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'stat
     tokio::task::spawn_blocking(work)
 }
 
+/// Runs work on a thread of its own: what has to go on where no runtime is, as in a destructor.
+///
+/// # Errors
+/// The operating system's, when it grants no thread.
+pub fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+}
+
 /// One output of splitmix64, for jitter: `seed` is advanced.
 pub fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
