@@ -7,10 +7,19 @@
 //! whatever is killed, is argued in [`commit`].
 pub mod client;
 pub mod codec;
+mod consumer;
 mod events;
 #[allow(unsafe_code)]
 mod native;
 pub mod partition;
+mod place;
+mod reader;
+mod source;
+mod start;
 
 pub use client::Kafka;
 pub use codec::{Bytes, Decode, Encode, Json, Message, Nullable, Record, Utf8, Whole};
+pub use place::{Offsets, offsets};
+pub use reader::KafkaReader;
+pub use source::KafkaSource;
+pub use start::{Gap, Start};
