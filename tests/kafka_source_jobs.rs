@@ -4,7 +4,10 @@
 //! the group before the job ends, partitions that are found while it runs, a run that goes on where one has ended.
 #![cfg(feature = "kafka")]
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real server and the real clock, in a test")]
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use tidegate::{
     Collect, Job, JobMetrics, Settings, Stream,
     kafka::{Kafka, Start, Utf8},
@@ -96,4 +99,31 @@ async fn jobs_read_follow_and_go_on() {
     let handle = follow();
     assert_eq!(collected(&out, 10).await, (5000..5010).collect());
     handle.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_outlasts_its_broker() {
+    let mut broker = Broker::start().unwrap();
+    let kafka = Kafka::at(broker.bootstrap());
+    broker.judge().unwrap().create_topic("orders", 2, &[]).unwrap();
+    broker.judge().unwrap().produce("orders", &records(0..10, 2)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (out, job) = (Collect::new(), Job::new("outlasts", settings(folder.path())));
+    let source = kafka.source("orders", Utf8).group("outlasts").discover_every(Duration::from_millis(300));
+    job.source("orders", source).sink("out", out.clone());
+    let handle = job.start().unwrap();
+    assert_eq!(collected(&out, 10).await, (0..10).collect());
+    broker.kill();
+    let before = handle.checkpoint_now().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(handle.checkpoint_now().await.unwrap() > before);
+    broker.restart().unwrap();
+    broker.judge().unwrap().produce("orders", &records(10..20, 2)).unwrap();
+    assert_eq!(collected(&out, 10).await, (10..20).collect());
+    // No attempt has failed meanwhile; and a job ends also while its broker is away.
+    assert_eq!(handle.status().restarts, 0);
+    broker.kill();
+    let began = Instant::now();
+    handle.stop().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }

@@ -1,7 +1,7 @@
 //! Kafka in, Kafka out, exactly once.
 //!
 //! In reading order: how clients are made and what their errors mean ([`client`]); how a record is read and
-//! written ([`codec`], [`partition`]); the two places where librdkafka is called by hand ([`native`]).
+//! written ([`codec`], [`partition`]); the two places where librdkafka is called by hand (`native`).
 //! [`KafkaSource`] reads partitions as splits, whose positions are in the checkpoint and nowhere else.
 //! [`KafkaSink`] writes into the job's one transaction; what that is, and why nothing is lost or doubled
 //! whatever is killed, is argued in [`commit`].
