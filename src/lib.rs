@@ -35,6 +35,8 @@ pub struct Readme;
 mod job;
 
 pub use job::Job;
+#[cfg(feature = "kafka")]
+pub use tidegate_connectors::kafka;
 pub use tidegate_connectors::{
     Collect, Collection, FileSink, FileSource, ForEach, Generator, Stdin, Stdout, generator::random,
 };

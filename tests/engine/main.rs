@@ -20,4 +20,5 @@ mod store;
 mod strategies;
 mod takeover;
 mod time;
+mod told;
 mod two_jobs;

@@ -50,8 +50,14 @@ pub(super) const CALL: Duration = Duration::from_secs(60);
 /// Who cannot be reached within this when a job starts is not there.
 pub(super) const CONTACT: Duration = Duration::from_secs(10);
 
-/// In time with the engine, which waits for a fill and not for a message.
-const CONSUMER: &[(&str, &str)] = &[("fetch.wait.max.ms", "50"), ("fetch.queue.backoff.ms", "5")];
+/// In time with the engine, which waits for a fill and not for a message. Each partition has a queue of its own, and
+/// may have so much in it.
+const CONSUMER: &[(&str, &str)] = &[
+    ("fetch.wait.max.ms", "50"),
+    ("fetch.queue.backoff.ms", "5"),
+    ("queued.min.messages", "20000"),
+    ("queued.max.messages.kbytes", "16384"),
+];
 /// The queue has no bound of its own: writers wait by theirs (see the sink).
 const PRODUCER: &[(&str, &str)] =
     &[("linger.ms", "5"), ("compression.codec", "lz4"), ("queue.buffering.max.messages", "0")];
@@ -119,9 +125,9 @@ impl Kafka {
         }
         let mut config = ClientConfig::new();
         let mut set = |pairs: &[(&str, &str)]| {
-            pairs.iter().for_each(|(name, value)| {
+            for (name, value) in pairs {
                 config.set(*name, *value);
-            })
+            }
         };
         set(ALL);
         match role {

@@ -1,16 +1,25 @@
 //! Kafka in, Kafka out, exactly once.
 //!
 //! In reading order: how clients are made and what their errors mean ([`client`]); how a record is read and
-//! written ([`codec`], [`partition`]); the two places where librdkafka is called by hand ([`native`]).
+//! written ([`codec`], [`partition`]); the two places where librdkafka is called by hand (`native`).
 //! [`KafkaSource`] reads partitions as splits, whose positions are in the checkpoint and nowhere else.
 //! [`KafkaSink`] writes into the job's one transaction; what that is, and why nothing is lost or doubled
 //! whatever is killed, is argued in [`commit`].
 pub mod client;
 pub mod codec;
+mod consumer;
 mod events;
 #[allow(unsafe_code)]
 mod native;
 pub mod partition;
+mod place;
+mod reader;
+mod source;
+mod start;
 
 pub use client::Kafka;
 pub use codec::{Bytes, Decode, Encode, Json, Message, Nullable, Record, Utf8, Whole};
+pub use place::{Offsets, offsets};
+pub use reader::KafkaReader;
+pub use source::KafkaSource;
+pub use start::{Gap, Start};

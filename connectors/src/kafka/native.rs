@@ -4,6 +4,8 @@
 //! 1,030 k records a CPU-second where one call each does 662 k (100-byte records, lz4). The `rdkafka` crate has no
 //! batches, and its flush polls ten times a second.
 //!
+//! Two questions are asked here besides, since the crate cannot ask them: a topic's id, and where a partition ends.
+//!
 //! Why it is sound: a [`Topic`] and a [`Queue`] own what they were given by librdkafka and keep the client
 //! that it belongs to alive; librdkafka's producer and queues may be used from any thread. Messages of a [`Queue`] are
 //! lent, and destroyed by it only when it is asked for more or dropped, which takes it by `&mut`.
@@ -104,7 +106,7 @@ impl Topic {
             message.partition = span.partition;
             self.messages.push(message);
         }
-        let flags = (sys::RD_KAFKA_MSG_F_COPY | sys::RD_KAFKA_MSG_F_PARTITION) as i32;
+        let flags = sys::RD_KAFKA_MSG_F_COPY | sys::RD_KAFKA_MSG_F_PARTITION;
         let (first, count) = (self.messages.as_mut_ptr(), self.messages.len());
         // SAFETY: the pointers lead into `bytes`, which outlives the call, and F_COPY says that it keeps none of
         // them; it writes to nothing but the messages' own fields.
@@ -164,24 +166,123 @@ impl fmt::Debug for Headers<'_> {
     }
 }
 
+/// What the cluster says of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Described {
+    /// Differs between two topics of one name, of which one was deleted; brokers before 2.8 have none.
+    pub id: Option<String>,
+    /// Its partitions, and whether each has a broker that leads it.
+    pub partitions: Vec<(i32, bool)>,
+}
+
+/// What a topic's id is where the broker gives none: zeros.
+const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+/// Asks what topics are, in the order of their names; creates none. Blocks.
+///
+/// # Errors
+/// That of the request; each topic has its own besides.
+pub(super) fn describe(
+    client: &BaseConsumer<Events>,
+    names: &[String],
+    limit: Duration,
+) -> Result<Vec<Result<Described, RDKafkaErrorCode>>, KafkaError> {
+    let failed = |code: Code| KafkaError::MetadataFetch(code.into());
+    let names: Result<Vec<_>, _> = names.iter().map(|name| CString::new(name.as_str())).collect();
+    let names = names.map_err(|_| failed(Code::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION))?;
+    let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    let client = client.client().native_ptr();
+    let ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client is alive. Names are copied into the collection. Queue, options and collection are ours and
+    // destroyed below; the request keeps none of them but the queue, which counts its references.
+    let event = unsafe {
+        let queue = sys::rd_kafka_queue_new(client);
+        let options =
+            sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let topics = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, ms, ptr::null_mut(), 0);
+        sys::rd_kafka_DescribeTopics(client, topics, options, queue);
+        // Answered in any case when the request has timed out.
+        let event = sys::rd_kafka_queue_poll(queue, ms.saturating_add(1000));
+        sys::rd_kafka_TopicCollection_destroy(topics);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        sys::rd_kafka_queue_destroy(queue);
+        event
+    };
+    if event.is_null() {
+        return Err(failed(Code::RD_KAFKA_RESP_ERR__TIMED_OUT));
+    }
+    // SAFETY: the event is ours until it is destroyed, and what is read of it is copied before.
+    unsafe {
+        let described = match sys::rd_kafka_event_error(event) {
+            FINE => {
+                let mut count = 0;
+                let result = sys::rd_kafka_event_DescribeTopics_result(event);
+                let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+                Ok(list(topics, count).iter().map(|topic| described(*topic)).collect())
+            }
+            code => Err(failed(code)),
+        };
+        sys::rd_kafka_event_destroy(event);
+        described
+    }
+}
+
+/// # Safety
+/// `first` must point to `count` values, or `count` be 0, for as long as the slice is used.
+unsafe fn list<'a, T>(first: *mut T, count: usize) -> &'a [T] {
+    // SAFETY: as the caller promises; null is no start of a slice.
+    if first.is_null() { &[] } else { unsafe { slice::from_raw_parts(first, count) } }
+}
+
+/// # Safety
+/// `topic` must be a live description.
+unsafe fn described(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<Described, RDKafkaErrorCode> {
+    // SAFETY: everything asked of it lives as long as it does, and is copied.
+    unsafe {
+        let error = sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(topic));
+        if error != FINE {
+            return Err(error.into());
+        }
+        let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic));
+        let id = (!id.is_null()).then(|| CStr::from_ptr(id).to_string_lossy().into_owned());
+        let mut count = 0;
+        let partitions = sys::rd_kafka_TopicDescription_partitions(topic, &raw mut count);
+        let partitions = list(partitions, count).iter().map(|partition| {
+            let leader = sys::rd_kafka_TopicPartitionInfo_leader(*partition);
+            (sys::rd_kafka_TopicPartitionInfo_partition(*partition), !leader.is_null())
+        });
+        Ok(Described { id: id.filter(|id| id != NO_ID), partitions: partitions.collect() })
+    }
+}
+
+/// Where a partition ends, as of the last reply to the fetcher: asks nobody.
+pub(super) fn known_end(client: &BaseConsumer<Events>, topic: &CStr, partition: i32) -> Option<i64> {
+    let (mut low, mut high) = (-1, -1);
+    // SAFETY: the client is alive, the name ends with a zero, and both numbers are ours.
+    let code = unsafe {
+        let client = client.client().native_ptr();
+        sys::rd_kafka_get_watermark_offsets(client, topic.as_ptr(), partition, &raw mut low, &raw mut high)
+    };
+    (code == FINE && high >= 0).then_some(high)
+}
+
 /// Whether a queue may have something, and who waits for it.
 #[derive(Default)]
-struct Bell {
+pub(super) struct Bell {
     rung: AtomicBool,
     waker: AtomicWaker,
 }
 
 extern "C" fn ring(_: *mut sys::rd_kafka_t, bell: *mut c_void) {
     // SAFETY: it is the queue's `Bell`, which is not freed before the queue has been told to ring no more.
-    let bell = unsafe { &*bell.cast::<Bell>() };
-    bell.rung.store(true, SeqCst);
-    bell.waker.wake();
+    unsafe { &*bell.cast::<Bell>() }.ring();
 }
 
 /// The messages of one partition, apart from those of the others.
 pub(super) struct Queue {
     raw: *mut sys::rd_kafka_queue_t,
-    bell: Box<Bell>,
+    bell: Arc<Bell>,
     topic: String,
     /// Those before `len` are ours to destroy; those before `next` have been lent.
     messages: Vec<*mut sys::rd_kafka_message_t>,
@@ -197,6 +298,22 @@ unsafe impl Send for Queue {}
 /// Messages that are taken from a queue at once.
 const BATCH: usize = 1024;
 
+/// What a partition has next.
+pub(super) enum Next<'a> {
+    Message(Message<'a>),
+    /// Nothing, for now: everything before this offset has been read. Records of aborted transactions are passed
+    /// over without a word, so this is how a reader knows that it is behind them.
+    End(i64),
+}
+
+impl Bell {
+    /// Has the queue's owner look, for another reason than a message.
+    pub(super) fn ring(&self) {
+        self.rung.store(true, SeqCst);
+        self.waker.wake();
+    }
+}
+
 impl Queue {
     /// Takes the partition's messages out of the consumer's common queue. To be called before it is assigned.
     ///
@@ -211,18 +328,23 @@ impl Queue {
         if raw.is_null() {
             return Err(invalid());
         }
-        let bell = Box::<Bell>::default();
+        let bell = Arc::<Bell>::default();
         // SAFETY: the queue is ours. It is given the bell's address, which does not move, until `drop` takes it back.
         unsafe {
             sys::rd_kafka_queue_forward(raw, ptr::null_mut());
-            sys::rd_kafka_queue_cb_event_enable(raw, Some(ring), (&raw const *bell).cast_mut().cast());
+            sys::rd_kafka_queue_cb_event_enable(raw, Some(ring), Arc::as_ptr(&bell).cast_mut().cast());
         }
         let messages = vec![ptr::null_mut(); BATCH];
         Ok(Self { raw, bell, topic: topic.to_owned(), messages, len: 0, next: 0, _consumer: consumer.clone() })
     }
 
-    /// The next message, of those that have arrived: does not wait.
-    pub(super) fn next(&mut self) -> Option<Result<Message<'_>, KafkaError>> {
+    /// What rings when there may be more.
+    pub(super) fn bell(&self) -> Arc<Bell> {
+        self.bell.clone()
+    }
+
+    /// What is next, of what has arrived: does not wait.
+    pub(super) fn next(&mut self) -> Option<Result<Next<'_>, KafkaError>> {
         if self.next == self.len {
             self.take();
         }
@@ -234,17 +356,20 @@ impl Queue {
         // SAFETY: it is one of the messages that we own, and lives until `take` or `drop`, for which `self` must not be
         // borrowed any more.
         let message = unsafe { &*raw };
+        if message.err == Code::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+            return Some(Ok(Next::End(message.offset)));
+        }
         if message.err != FINE {
             return Some(Err(KafkaError::MessageConsumption(message.err.into())));
         }
-        // SAFETY: pointer and length belong together, and point into the message.
         let bytes = |start: *mut c_void, length: usize| {
+            // SAFETY: pointer and length belong together, and point into the message.
             (!start.is_null()).then(|| unsafe { slice::from_raw_parts(start.cast::<u8>().cast_const(), length) })
         };
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: as above.
         let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
-        Some(Ok(Message {
+        Some(Ok(Next::Message(Message {
             topic: &self.topic,
             partition: message.partition,
             offset: message.offset,
@@ -252,7 +377,7 @@ impl Queue {
             key: bytes(message.key, message.key_len),
             value: bytes(message.payload, message.len),
             headers: Headers(Some(message)),
-        }))
+        })))
     }
 
     fn take(&mut self) {

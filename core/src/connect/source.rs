@@ -50,6 +50,25 @@ pub trait Source: Send + Sync + 'static {
     fn open_new(&self, split: Split) -> BoxFuture<'_, Result<Self::Reader>> {
         self.open(split, None)
     }
+
+    /// Opens a split that had ended when the job did, which is now run once more: for what there is by now. It
+    /// differs from `open` where a split ends at a place that was chosen when the job began.
+    ///
+    /// # Errors
+    /// As `open`.
+    fn open_again(&self, split: Split, position: Value) -> BoxFuture<'_, Result<Self::Reader>> {
+        self.open(split, Some(position))
+    }
+
+    /// A checkpoint has completed, and these are its positions in this source: for those who watch how far the job
+    /// is by other means. Called beside everything else and one at a time; a checkpoint that completes meanwhile may
+    /// be left out, but not the last one. The job goes on and ends whether this succeeds or not.
+    ///
+    /// # Errors
+    /// Are logged; the next checkpoint tries again.
+    fn committed(&self, _positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// A part of a source that is read in order by one subtask.
@@ -93,6 +112,12 @@ pub trait SplitReader: Send + 'static {
 
     /// How much of the split has been read, in the unit of [`Split::length`].
     fn progress(&self) -> Option<u64> {
+        None
+    }
+
+    /// How many records there are in the split behind the position, as far as is known without asking anybody.
+    /// Called a few times a second.
+    fn lag(&self) -> Option<u64> {
         None
     }
 }

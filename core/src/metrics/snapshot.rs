@@ -55,6 +55,8 @@ pub struct OperatorMetrics {
     pub watermark: Option<i64>,
     /// How far that is behind the machine's clock.
     pub watermark_lag: Option<Duration>,
+    /// Of a source that knows it: records that are there and have not been read.
+    pub lag: Option<u64>,
     /// Throughput: records a second since the job was started (out of a source, into all others).
     pub records_per_second: f64,
     /// Throughput in bytes read or written outside.
@@ -192,6 +194,7 @@ fn operator(node: &Node, stats: &[&OperatorStats], elapsed: Duration) -> Operato
         state_entries: sum(|s| &s.state_entries),
         watermark,
         watermark_lag: watermark.map(|w| Duration::from_millis(wall_ms().saturating_sub(w).max(0) as u64)),
+        lag: stats.iter().filter_map(|s| u64::try_from(s.lag.load(Relaxed)).ok()).reduce(u64::saturating_add),
         records_per_second: 0.0,
         bytes_per_second: rate(bytes_in + bytes_out, elapsed),
         latency: latency(stats),
@@ -242,6 +245,7 @@ pub(crate) fn export(shared: &Shared) {
             ("tidegate_idle_ratio", o.idle),
             ("tidegate_backpressured_ratio", o.backpressured),
             ("tidegate_watermark_lag_seconds", o.watermark_lag.map(|l| l.as_secs_f64())),
+            ("tidegate_lag_records", o.lag.map(|l| l as f64)),
             ("tidegate_state_entries", Some(o.state_entries as f64)),
             ("tidegate_latency_p50_seconds", o.latency.map(|_| latency.p50.as_secs_f64())),
             ("tidegate_latency_p99_seconds", o.latency.map(|_| latency.p99.as_secs_f64())),

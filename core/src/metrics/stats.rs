@@ -34,6 +34,8 @@ pub struct OperatorStats {
     pub state_entries: AtomicU64,
     /// The watermark that the operator has seen.
     pub watermark: AtomicI64,
+    /// Of a source: records that its splits have behind their positions; -1 when not known.
+    pub lag: AtomicI64,
     /// Nanoseconds of the task at work, waiting for input, and waiting for its output; at its head only.
     pub busy_ns: AtomicU64,
     /// See `busy_ns`.
@@ -62,6 +64,7 @@ impl Default for OperatorStats {
             far_future: AtomicU64::default(),
             state_entries: AtomicU64::default(),
             watermark: AtomicI64::new(time::MIN),
+            lag: AtomicI64::new(-1),
             busy_ns: AtomicU64::default(),
             idle_ns: AtomicU64::default(),
             backpressured_ns: AtomicU64::default(),

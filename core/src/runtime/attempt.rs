@@ -9,7 +9,6 @@
 //! tasks are aborted, which neither commits nor rolls back anything: what was not committed is swept by the
 //! next attempt.
 use futures::{FutureExt, future::BoxFuture};
-use serde_json::Value;
 use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
@@ -37,6 +36,7 @@ use super::{
     source_task::SourceControl,
     supervise::{Request, Shared},
     terminal::Opened,
+    told::Told,
 };
 use crate::{
     env::{Instant, now, sleep, spawn, wall_ms},
@@ -113,10 +113,11 @@ pub(super) struct Driver<'a> {
     events: mpsc::Receiver<TaskEvent>,
     io: JoinSet<Event>,
     garbage: Option<crate::env::JoinHandle<()>>,
+    told: Told,
     began: Instant,
     parent: Option<Epoch>,
-    /// Of the manifest in flight: what the sinks have to publish.
-    committables: Arc<BTreeMap<OperatorId, Vec<Value>>>,
+    /// The one in flight: its committables are what the sinks have to publish.
+    manifest: Option<Arc<Manifest>>,
     permit: Option<Arc<CommitPermit>>,
     manifest_bytes: u64,
     next_beat: Instant,
@@ -178,9 +179,10 @@ impl<'a> Driver<'a> {
             events,
             io: JoinSet::new(),
             garbage: None,
+            told: Told::new(shared.graph.sources()),
             began,
             parent,
-            committables: Arc::default(),
+            manifest: None,
             permit: None,
             manifest_bytes: 0,
             next_beat: began + BEAT_EVERY,
@@ -233,6 +235,7 @@ impl<'a> Driver<'a> {
                     // It reports its own errors; here it only has to have ended.
                     let _ = garbage.await;
                 }
+                self.told.finish().await;
                 return Ok(());
             }
         }
@@ -279,6 +282,9 @@ impl<'a> Driver<'a> {
                 self.parent = Some(epoch);
                 self.shared.checkpoint_completed(epoch, duration_ms, self.manifest_bytes, &tokens);
                 self.collect_garbage();
+                if let Some(manifest) = self.manifest.take() {
+                    self.told.completed(manifest);
+                }
             }
             Command::Abandoned { epoch, reason, tokens } => self.shared.checkpoint_abandoned(epoch, &reason, &tokens),
             Command::Fail(error) => return Err(error),
@@ -315,16 +321,17 @@ impl<'a> Driver<'a> {
             }
         }
         self.manifest_bytes = manifest.objects().map(|o| o.bytes).sum();
-        self.committables = Arc::new(manifest.sinks.clone());
+        let manifest = Arc::new(manifest);
+        self.manifest = Some(manifest.clone());
         let store = self.store.clone();
         self.io.spawn(async move { Event::ManifestWritten(epoch, store.put_manifest(&manifest).await) });
     }
 
     fn finalise(&mut self, epoch: Epoch) {
-        let Some(permit) = self.permit.take() else { return };
-        let (sinks, committables) = (self.sinks.clone(), self.committables.clone());
+        let (Some(permit), Some(manifest)) = (self.permit.take(), self.manifest.clone()) else { return };
+        let sinks = self.sinks.clone();
         self.io.spawn(async move {
-            for (sink, committables) in committables.iter() {
+            for (sink, committables) in &manifest.sinks {
                 if let Some(open) = sinks.get(sink)
                     && let Err(e) = open.commit(&permit, committables.clone()).await
                 {

@@ -71,6 +71,8 @@ pub(crate) enum Begin {
     New,
     /// Where the checkpoint says.
     Saved(serde_json::Value),
+    /// Where it had ended when the job did.
+    Again(serde_json::Value),
 }
 
 /// The splits of one source at the start of an attempt.

@@ -20,3 +20,4 @@ pub mod source_task;
 pub mod split_time;
 pub mod supervise;
 pub mod terminal;
+mod told;

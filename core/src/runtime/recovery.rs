@@ -245,10 +245,14 @@ pub(super) async fn assign(
         }
         let known = start.restored.as_ref().and_then(|m| m.sources.get(&source.name));
         let mut saved = known.cloned().unwrap_or_default();
+        let ended = start.restored.as_ref().is_some_and(|m| m.last);
+        let again = |saved: serde_json::Value| {
+            if ended && has_ended(&saved) { Begin::Again(saved) } else { Begin::Saved(saved) }
+        };
         let mut splits: Vec<(Split, Begin)> = Vec::new();
         for split in listed {
             let unknown = if known.is_some() { Begin::New } else { Begin::Job };
-            let begin = saved.remove(&split.id).map_or(unknown, Begin::Saved);
+            let begin = saved.remove(&split.id).map_or(unknown, again);
             splits.push((split, begin));
         }
         let mut finished = BTreeMap::new();

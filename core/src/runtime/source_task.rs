@@ -219,6 +219,7 @@ where
                 if marked.is_none_or(|marked| at.duration_since(marked) >= MARKER_EVERY) {
                     marked = Some(at);
                     self.control_all(Control::Marker(at));
+                    self.measure_lag();
                 }
                 self.ready().await?;
                 self.sweeping = self.out.sweep();
@@ -235,10 +236,10 @@ where
     }
 
     async fn open(&mut self, split: Split, begin: Begin) -> Result<()> {
-        let is_new = matches!(begin, Begin::New);
+        let (is_new, is_again) = (matches!(begin, Begin::New), matches!(begin, Begin::Again(_)));
         let saved: Option<SavedSplit> = match begin {
             Begin::Job | Begin::New => None,
-            Begin::Saved(saved) => Some(serde_json::from_value(saved).map_err(|e| {
+            Begin::Saved(saved) | Begin::Again(saved) => Some(serde_json::from_value(saved).map_err(|e| {
                 Error::corrupt(format!("the checkpoint's position of split {} cannot be read", split.id)).caused_by(e)
             })?),
         };
@@ -249,6 +250,7 @@ where
         OperatorStats::add(&self.stats.progress_total, split.length.unwrap_or(0));
         let opened = match saved {
             None if is_new => self.source.open_new(split),
+            Some(saved) if is_again => self.source.open_again(split, saved.position),
             saved => self.source.open(split, saved.map(|s| s.position)),
         };
         let reader = opened.await.map_err(|e| e.at(&id))?;
@@ -411,6 +413,13 @@ where
         Ok(())
     }
 
+    fn measure_lag(&self) {
+        let known = self.splits.iter().filter_map(|split| split.reader.lag());
+        if let Some(lag) = known.reduce(u64::saturating_add) {
+            self.stats.lag.store(i64::try_from(lag).unwrap_or(i64::MAX), Relaxed);
+        }
+    }
+
     fn adapt_budget(&mut self, took: Duration) {
         if took < TURN / 4 {
             self.budget = (self.budget * 2).min(*BUDGET.end());
@@ -528,4 +537,9 @@ fn both(a: Poll<()>, b: Poll<()>) -> Poll<()> {
 /// Whether a split in the checkpoint had ended.
 pub(super) fn has_ended(saved: &Value) -> bool {
     saved.get("ended").and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// The reader's own position, of a split in the checkpoint.
+pub(super) fn position_of(saved: &Value) -> Option<&Value> {
+    saved.get("position")
 }

@@ -133,6 +133,7 @@ pub struct SourceNode {
 trait Discover: Send + Sync {
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Split>>>;
     fn interval(&self) -> Option<Duration>;
+    fn committed(&self, positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>>;
 }
 
 impl<S: Source> Discover for S {
@@ -141,6 +142,9 @@ impl<S: Source> Discover for S {
     }
     fn interval(&self) -> Option<Duration> {
         self.discovery_interval()
+    }
+    fn committed(&self, positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>> {
+        Source::committed(self, positions)
     }
 }
 
@@ -155,5 +159,9 @@ impl SourceNode {
     /// See [`Source::discovery_interval`].
     pub(crate) fn interval(&self) -> Option<Duration> {
         self.source.interval()
+    }
+    /// See [`Source::committed`].
+    pub(crate) async fn committed(&self, positions: Vec<(String, Value)>) -> Result<()> {
+        self.source.committed(positions).await.map_err(|e| e.at(format!("source {}", self.name)))
     }
 }

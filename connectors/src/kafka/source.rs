@@ -1,0 +1,436 @@
+//! Kafka's topics as a source: each partition is a split.
+//!
+//! Positions are in the checkpoint and nowhere else; what is committed to a group is for people who watch the group.
+//! The hard case is that the cluster changes while the job runs and while it does not: partitions are added, topics
+//! come, go, and come again under the same name, a broker is away. What is new is found by [`Source::discover`] and
+//! read from its beginning; where a partition is begun and what has vanished is decided in [`start`](super::start);
+//! and a cluster that is away is told at once when a job starts, and waited for when it runs (see
+//! [`consumer`](super::consumer)).
+use futures::future::BoxFuture;
+use rdkafka::{
+    TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    topic_partition_list::Offset,
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+use tidegate_core::{
+    Error, Result,
+    connect::{Source, Split},
+    env::spawn_thread,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    client::{CALL, CONTACT, Kafka, blocking},
+    codec::Decode,
+    consumer::{Shape, Shared},
+    events::Events,
+    native,
+    place::{Offsets, Place, Position, matches},
+    reader::KafkaReader,
+    start::{Ask, Facts, Gap, Opening, Start, Terms, Until},
+};
+
+/// Reads topics, with [`Kafka::source`] and its like. What transactions have not committed is not read, and never
+/// waited past: records behind an open transaction come when it has ended.
+///
+/// ```
+/// use tidegate_connectors::kafka::{Gap, Json, Kafka, Start};
+/// #[derive(Clone, serde::Deserialize)]
+/// struct Order { id: u64 }
+/// let kafka = Kafka::at("127.0.0.1:9092");
+/// let follow = kafka.source("orders", Json::<Order>::new()).from(Start::Latest).group("orders-per-hour");
+/// let all_of_today = kafka.source_matching("orders-*", Json::<Order>::new()).available_now();
+/// # let _ = (follow, all_of_today.on_gap(Gap::Earliest));
+/// ```
+pub struct KafkaSource<C> {
+    topics: Topics,
+    codec: C,
+    shape: Arc<Shape>,
+    discovery: Duration,
+    share: Arc<Share>,
+}
+
+#[derive(Clone, Debug)]
+enum Topics {
+    Named(Vec<String>),
+    Matching(String),
+}
+
+/// What the splits of one source have together.
+#[derive(Default)]
+struct Share {
+    clients: Mutex<Weak<Shared>>,
+    listed: Mutex<Vec<Split>>,
+    /// Where the job has begun. An attempt that fails before the first checkpoint must not move that: what has come
+    /// since would be left out.
+    begun: Mutex<BTreeMap<Place, Position>>,
+}
+
+impl Kafka {
+    /// A topic as a source.
+    pub fn source<C: Decode>(&self, topic: impl Into<String>, codec: C) -> KafkaSource<C> {
+        self.source_of([topic], codec)
+    }
+    /// Several topics as one source.
+    pub fn source_of<C: Decode>(
+        &self,
+        topics: impl IntoIterator<Item = impl Into<String>>,
+        codec: C,
+    ) -> KafkaSource<C> {
+        KafkaSource::new(self, Topics::Named(topics.into_iter().map(Into::into).collect()), codec)
+    }
+    /// All topics of a name in which each `*` stands for any text, also those that come later. Kafka's own (`__…`)
+    /// only where the pattern begins so.
+    pub fn source_matching<C: Decode>(&self, pattern: impl Into<String>, codec: C) -> KafkaSource<C> {
+        KafkaSource::new(self, Topics::Matching(pattern.into()), codec)
+    }
+}
+
+impl<C> KafkaSource<C> {
+    fn new(kafka: &Kafka, topics: Topics, codec: C) -> Self {
+        let shape = Shape {
+            kafka: kafka.clone(),
+            group: None,
+            committed_only: true,
+            give_up_after: Duration::from_secs(300),
+            terms: Terms::default(),
+        };
+        let discovery = Duration::from_secs(30);
+        Self { topics, codec, shape: Arc::new(shape), discovery, share: Arc::default() }
+    }
+    fn shape(mut self, change: impl FnOnce(&mut Shape)) -> Self {
+        change(Arc::make_mut(&mut self.shape));
+        self
+    }
+
+    /// Where the job begins; without this, at the first record that there is. It is remembered by the first
+    /// checkpoint: a process that ends before that begins anew, and so later where it begins at the end.
+    pub fn from(self, start: Start) -> Self {
+        self.shape(|s| s.terms.start = start)
+    }
+    /// The group that [`Start::Group`] means, and to which the positions of every completed checkpoint are committed,
+    /// so that whoever watches the group sees how far the job is. The job itself goes on from its checkpoint and
+    /// never from there; a group with members of its own refuses the positions, which is logged. On a cluster with
+    /// ACLs, name a group that may be read in any case: the client wants one.
+    pub fn group(self, name: impl Into<String>) -> Self {
+        self.shape(|s| s.group = Some(name.into()))
+    }
+    /// Ends at what is there when the job begins. A restart ends at the same place; a job that has ended and is run
+    /// again goes on with what has come since.
+    pub fn available_now(self) -> Self {
+        self.shape(|s| s.terms.until = Until::Now)
+    }
+    /// Ends before these offsets; partitions that are not named are not read.
+    pub fn until(self, offsets: Offsets) -> Self {
+        self.shape(|s| s.terms.until = Until::Offsets(offsets))
+    }
+    /// Reads also what transactions have not committed, or have aborted.
+    pub fn read_uncommitted(self) -> Self {
+        self.shape(|s| s.committed_only = false)
+    }
+    /// Looks for new topics and partitions at this interval, 30 s without this. A source that ends never looks.
+    pub fn discover_every(mut self, interval: Duration) -> Self {
+        self.discovery = interval.max(Duration::from_millis(1));
+        self
+    }
+    /// What becomes of a position that is not there any more; without this it is an error.
+    ///
+    /// That a topic has been created again is noticed by its id, when a reader is opened and within 10 s while it
+    /// reads. With a broker before Kafka 2.8, which has no ids, it is noticed only where the new topic is shorter.
+    pub fn on_gap(self, gap: Gap) -> Self {
+        self.shape(|s| s.terms.gap = gap)
+    }
+    /// How long a cluster may be away while the job runs, 5 min without this. After that the attempt fails, and what
+    /// then happens is up to the job's restarts.
+    pub fn give_up_after(self, limit: Duration) -> Self {
+        self.shape(|s| s.give_up_after = limit)
+    }
+}
+
+/// A clone has clients of its own.
+impl<C: Clone> Clone for KafkaSource<C> {
+    fn clone(&self) -> Self {
+        let Self { topics, codec, shape, discovery, .. } = self;
+        let (topics, codec, shape) = (topics.clone(), codec.clone(), shape.clone());
+        Self { topics, codec, shape, discovery: *discovery, share: Arc::default() }
+    }
+}
+
+impl<C> fmt::Debug for KafkaSource<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSource").field("topics", &self.topics).field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Share {
+    fn live(&self) -> Option<Arc<Shared>> {
+        locked(&self.clients).upgrade()
+    }
+
+    /// Clients, for any purpose or with a partition that nobody has read with them.
+    fn clients(&self, shape: &Arc<Shape>, place: Option<&Place>) -> Result<Arc<Shared>> {
+        let mut clients = locked(&self.clients);
+        let claimed = |shared: &Arc<Shared>| place.is_none_or(|place| shared.claim(place));
+        if let Some(shared) = clients.upgrade().filter(claimed) {
+            return Ok(shared);
+        }
+        let shared = Shared::new(shape)?;
+        claimed(&shared);
+        *clients = Arc::downgrade(&shared);
+        Ok(shared)
+    }
+}
+
+impl<C: Decode> Source for KafkaSource<C> {
+    type Item = C::Item;
+    type Reader = KafkaReader<C>;
+
+    fn discover(&self) -> BoxFuture<'_, Result<Vec<Split>>> {
+        let (topics, shape, share) = (self.topics.clone(), self.shape.clone(), self.share.clone());
+        Box::pin(blocking(move || {
+            let live = share.live();
+            let listed = match &live {
+                Some(shared) => list(&topics, &shape, &shared.admin),
+                None => list(&topics, &shape, &shape.admin()?),
+            };
+            match listed {
+                // While readers are at work, their clients judge the cluster's health: nothing is new meanwhile.
+                Err(error) if live.is_some() => {
+                    tracing::debug!(%error, "no look for new partitions");
+                    Ok(locked(&share.listed).clone())
+                }
+                Err(error) => Err(error),
+                Ok(splits) => {
+                    locked(&share.listed).clone_from(&splits);
+                    Ok(splits)
+                }
+            }
+        }))
+    }
+
+    fn discovery_interval(&self) -> Option<Duration> {
+        (self.shape.terms.until == Until::Never).then_some(self.discovery)
+    }
+
+    fn open(&self, split: Split, position: Option<Value>) -> BoxFuture<'_, Result<KafkaReader<C>>> {
+        match position.map(Position::parse) {
+            None => self.opened(split, Opening::Job),
+            Some(Ok(position)) => self.opened(split, Opening::Saved(position)),
+            Some(Err(error)) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn open_new(&self, split: Split) -> BoxFuture<'_, Result<KafkaReader<C>>> {
+        self.opened(split, Opening::New)
+    }
+
+    fn open_again(&self, split: Split, position: Value) -> BoxFuture<'_, Result<KafkaReader<C>>> {
+        match Position::parse(position) {
+            Ok(position) => self.opened(split, Opening::Again(position)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn committed(&self, positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>> {
+        if self.shape.group.is_none() || positions.is_empty() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let (shape, share) = (self.shape.clone(), self.share.clone());
+        let commit = move || {
+            let failed = |e| shape.kafka.failed("the positions of a checkpoint cannot be committed to the group", &e);
+            let mut list = TopicPartitionList::new();
+            for (id, position) in positions {
+                let (place, position) = (Place::parse(&id)?, Position::parse(position)?);
+                list.add_partition_offset(&place.topic, place.partition, Offset::Offset(position.offset))
+                    .map_err(failed)?;
+            }
+            share.clients(&shape, None)?.consumer.commit(&list, CommitMode::Sync).map_err(failed)
+        };
+        Box::pin(async move {
+            // Not on the runtime's threads: while the group's broker is away it lasts, and a job that ends does not wait.
+            let (done, result) = oneshot::channel();
+            spawn_thread("tidegate-kafka-commit", move || drop(done.send(commit())))
+                .map_err(|e| Error::unavailable("there is no thread to commit to a group").caused_by(e))?;
+            result.await.map_err(|e| Error::internal("a commit to a group has panicked").caused_by(e))?
+        })
+    }
+}
+
+impl<C: Decode> KafkaSource<C> {
+    fn opened(&self, split: Split, opening: Opening) -> BoxFuture<'_, Result<KafkaReader<C>>> {
+        let (codec, shape, share) = (self.codec.clone(), self.shape.clone(), self.share.clone());
+        Box::pin(blocking(move || open(&split, codec, &shape, &share, opening)))
+    }
+}
+
+fn open<C: Decode>(
+    split: &Split,
+    codec: C,
+    shape: &Arc<Shape>,
+    share: &Share,
+    opening: Opening,
+) -> Result<KafkaReader<C>> {
+    let place = Place::parse(&split.id)?;
+    let begins = matches!(opening, Opening::Job);
+    let opening = match locked(&share.begun).get(&place) {
+        Some(begun) if begins => Opening::Saved(begun.clone()),
+        _ => opening,
+    };
+    if let Opening::Saved(position) = &opening
+        && shape.terms.until == Until::Now
+        && position.has_ended()
+    {
+        return Ok(KafkaReader::at_end(place, codec, position.clone(), shape.clone(), None));
+    }
+    let shared = share.clients(shape, Some(&place))?;
+    let Some(facts) = facts(shape, &shared, &place)? else {
+        shape.terms.gap(&format!("{place} is gone"))?;
+        let position = match opening {
+            Opening::Saved(position) | Opening::Again(position) => position,
+            Opening::Job | Opening::New => Position { offset: 0, end: None, topic_id: None },
+        };
+        return Ok(KafkaReader::at_end(place, codec, position, shape.clone(), Some(shared)));
+    };
+    let mut ask = |what| ask(shape, &shared, &place, what);
+    let position = shape.terms.position(&place, &facts, opening, &mut ask)?;
+    if begins {
+        locked(&share.begun).entry(place.clone()).or_insert_with(|| position.clone());
+    }
+    if position.has_ended() {
+        return Ok(KafkaReader::at_end(place, codec, position, shape.clone(), Some(shared)));
+    }
+    KafkaReader::open(place, codec, position, facts.low, shape.clone(), shared)
+}
+
+/// What a partition is; `None`: it is not there.
+fn facts(shape: &Shape, shared: &Shared, place: &Place) -> Result<Option<Facts>> {
+    let failed = |e: KafkaError| shape.kafka.failed(&format!("{place} cannot be asked about"), &e);
+    let mut described = native::describe(&shared.admin, std::slice::from_ref(&place.topic), CALL).map_err(failed)?;
+    let topic = match described.pop() {
+        Some(Ok(topic)) => topic,
+        None | Some(Err(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => return Ok(None),
+        Some(Err(code)) => return Err(failed(KafkaError::MetadataFetch(code))),
+    };
+    if !topic.partitions.iter().any(|(partition, _)| *partition == place.partition) {
+        return Ok(None);
+    }
+    let (low, high) = shared.admin.fetch_watermarks(&place.topic, place.partition, CALL).map_err(failed)?;
+    Ok(Some(Facts { low, high, topic_id: topic.id }))
+}
+
+fn ask(shape: &Shape, shared: &Shared, place: &Place, what: Ask) -> Result<Option<i64>> {
+    let failed = |e: KafkaError| shape.kafka.failed(&format!("{place} cannot be asked about"), &e);
+    let one = |offset| {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&place.topic, place.partition, offset).map(|()| list)
+    };
+    let found = match what {
+        // As this client sees it: the last stable offset, where it reads what is committed.
+        Ask::End => {
+            let (_, end) = shared.consumer.fetch_watermarks(&place.topic, place.partition, CALL).map_err(failed)?;
+            return Ok(Some(end));
+        }
+        Ask::Time(ms) => one(Offset::Offset(ms)).and_then(|list| shared.consumer.offsets_for_times(list, CALL)),
+        Ask::Group if shape.group.is_none() => {
+            return Err(Error::config("the source begins where its group has committed, and has no group")
+                .hint("say group(name) on the source"));
+        }
+        Ask::Group => one(Offset::Invalid).and_then(|list| shared.consumer.committed_offsets(list, CALL)),
+    };
+    let found = found.map_err(failed)?;
+    let element = found.find_partition(&place.topic, place.partition);
+    let element = element.ok_or_else(|| Error::internal(format!("no answer about {place}")))?;
+    element.error().map_err(failed)?;
+    Ok(match element.offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    })
+}
+
+/// The partitions that there are.
+fn list(topics: &Topics, shape: &Shape, admin: &BaseConsumer<Events>) -> Result<Vec<Split>> {
+    let until = match &shape.terms.until {
+        Until::Offsets(offsets) => Some(offsets),
+        Until::Never | Until::Now => None,
+    };
+    let mut splits = Vec::new();
+    for (topic, partitions) in partitions(topics, shape, admin)? {
+        for partition in partitions {
+            let place = Place { topic: topic.clone(), partition };
+            let end = until.map(|offsets| place.of(offsets));
+            if end == Some(None) {
+                continue;
+            }
+            let mut split = Split::new(place.to_string());
+            if shape.terms.until != Until::Never {
+                let marks = admin.fetch_watermarks(&topic, partition, CONTACT);
+                let (low, high) =
+                    marks.map_err(|e| shape.kafka.failed(&format!("{place} cannot be asked about"), &e))?;
+                split.length = Some(end.flatten().unwrap_or(high).saturating_sub(low).max(0) as u64);
+            }
+            splits.push(split);
+        }
+    }
+    for (topic, partition) in until.into_iter().flat_map(Offsets::keys) {
+        let id = Place { topic: topic.clone(), partition: *partition }.to_string();
+        if !splits.iter().any(|split| split.id == id) {
+            return Err(Error::config(format!(
+                "the source is to read {id} up to an offset, and has no such partition"
+            ))
+            .hint("mend the offsets that were given to until()"));
+        }
+    }
+    Ok(splits)
+}
+
+fn partitions(topics: &Topics, shape: &Shape, admin: &BaseConsumer<Events>) -> Result<Vec<(String, Vec<i32>)>> {
+    let names = match topics {
+        Topics::Named(names) => names.clone(),
+        Topics::Matching(pattern) => {
+            let all = admin.fetch_metadata(None, CONTACT).map_err(|e| shape.kafka.unreachable(&e))?;
+            let mut names: Vec<_> = all.topics().iter().map(|t| t.name().to_owned()).collect();
+            names.retain(|name| matches(pattern, name));
+            names.sort();
+            if names.is_empty() && shape.terms.until != Until::Never {
+                return Err(Error::config(format!("Kafka has no topic that is like {pattern:?}")).hint(
+                    "mend the pattern, in which only * has a meaning; a source that does not end waits for topics",
+                ));
+            }
+            names
+        }
+    };
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let described = native::describe(admin, &names, CONTACT).map_err(|e| shape.kafka.unreachable(&e))?;
+    let mut found = Vec::new();
+    for (name, topic) in names.into_iter().zip(described) {
+        match topic {
+            Ok(topic) => found.push((name, topic.partitions.into_iter().map(|(partition, _)| partition).collect())),
+            Err(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => {
+                // One that was listed has been deleted since.
+                if matches!(topics, Topics::Named(_)) {
+                    return Err(Error::config(format!("Kafka has no topic {name:?} at {:?}", shape.kafka.servers()))
+                        .hint("create it, or mend its name; source_matching(name) waits for it"));
+                }
+            }
+            Err(code) => {
+                let error = KafkaError::MetadataFetch(code);
+                return Err(shape.kafka.failed(&format!("topic {name} cannot be asked about"), &error));
+            }
+        }
+    }
+    Ok(found)
+}
