@@ -4,22 +4,29 @@
 //! written ([`codec`], [`partition`]); the two places where librdkafka is called by hand (`native`).
 //! [`KafkaSource`] reads partitions as splits, whose positions are in the checkpoint and nowhere else.
 //! [`KafkaSink`] writes into the job's one transaction; what that is, and why nothing is lost or doubled
-//! whatever is killed, is argued in [`commit`].
+//! whatever is killed, is argued in `commit`.
 pub mod client;
 pub mod codec;
+mod commit;
 mod consumer;
 mod events;
 #[allow(unsafe_code)]
 mod native;
 pub mod partition;
 mod place;
+mod producer;
 mod reader;
+mod sink;
 mod source;
 mod start;
+mod transactions;
+mod writer;
 
 pub use client::Kafka;
 pub use codec::{Bytes, Decode, Encode, Json, Message, Nullable, Record, Utf8, Whole};
 pub use place::{Offsets, offsets};
 pub use reader::KafkaReader;
+pub use sink::{HeadersOut, KafkaSink, OpenKafka};
 pub use source::KafkaSource;
 pub use start::{Gap, Start};
+pub use writer::KafkaWriter;

@@ -149,7 +149,7 @@ fn fetch(client: &ThreadedProducer<Events>, topic: &str, deadline: Instant) -> R
         let left = deadline.saturating_duration_since(now()).max(std::time::Duration::from_millis(1));
         let metadata = client.client().fetch_metadata(Some(topic), left)?;
         let found = metadata.topics().iter().find(|t| t.name() == topic);
-        let error = found.and_then(|t| t.error()).map(rdkafka::error::RDKafkaErrorCode::from);
+        let error = found.and_then(rdkafka::metadata::MetadataTopic::error).map(rdkafka::error::RDKafkaErrorCode::from);
         match (error, found.map(|t| t.partitions().len())) {
             (None, Some(count)) if count > 0 => return Ok(count),
             (Some(LeaderNotAvailable), _) if now() < deadline => {}

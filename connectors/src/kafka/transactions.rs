@@ -1,0 +1,183 @@
+//! Two transactional producers that take turns, so that records flow while a transaction commits.
+//!
+//! ```text
+//! turn 0   lane 0: output of the first epoch ... drained | commit record, commit | (lane 0 is free again)
+//! turn 1                                          lane 1: output of the second epoch ... drained | ...
+//! ```
+//! A writer changes lanes at each barrier. The hard case is order: two producers' records for one key must not pass
+//! each other, so what is written behind a barrier is held back until **every** record before it has been
+//! acknowledged ([`Transactions::drained`]). That takes a round trip or two; the commit itself holds nobody up.
+//! A lane's turn comes again only when its transaction has been committed, since the coordinator has one checkpoint
+//! in flight; what fails in between ends the attempt, and all lanes with it.
+use rdkafka::producer::Producer as _;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tidegate_checkpoint::{ids::Epoch, kill};
+use tidegate_core::{Error, Result, env::spawn};
+use tokio::sync::watch;
+
+use super::{
+    client::{CALL, Kafka, Role},
+    producer::Producer,
+};
+
+/// Both producers, and whose turn it is.
+pub(super) struct Transactions {
+    kafka: Kafka,
+    ids: [String; 2],
+    timeout: Duration,
+    lanes: [Mutex<Arc<Producer>>; 2],
+    writers: AtomicUsize,
+    turns: Mutex<Turns>,
+    /// The first turn that may be written in: all before it have been drained.
+    open: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Turns {
+    /// Writers that have come to the end of each turn.
+    arrived: BTreeMap<u64, usize>,
+    /// The turn in which an epoch's output is.
+    of: BTreeMap<Epoch, u64>,
+    failed: Option<Error>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes a producer that has fenced every older one of this id, and aborted what that had begun.
+pub(super) async fn fence(kafka: &Kafka, id: &str, timeout: Duration) -> Result<Arc<Producer>> {
+    let producer = Producer::new(kafka, &Role::Transactional { id, timeout })?;
+    let what = "an older producer with the job's transactional id cannot be fenced";
+    producer.clone().call(what, |client| client.init_transactions(CALL)).await?;
+    Ok(producer)
+}
+
+impl Transactions {
+    /// Takes two producers that have just been made, and begins.
+    pub(super) async fn begin(
+        kafka: &Kafka,
+        ids: [String; 2],
+        timeout: Duration,
+        producers: [Arc<Producer>; 2],
+    ) -> Result<Arc<Self>> {
+        for producer in &producers {
+            begin(producer).await?;
+        }
+        Ok(Arc::new(Self {
+            kafka: kafka.clone(),
+            ids,
+            timeout,
+            lanes: producers.map(Mutex::new),
+            writers: AtomicUsize::new(0),
+            turns: Mutex::default(),
+            open: watch::Sender::new(0),
+        }))
+    }
+
+    /// One more writer takes part. All are there before the first barrier.
+    pub(super) fn enlist(&self) {
+        self.writers.fetch_add(1, SeqCst);
+    }
+
+    /// The producer of a turn.
+    pub(super) fn lane(&self, turn: u64) -> Arc<Producer> {
+        lock(&self.lanes[(turn % 2) as usize]).clone()
+    }
+
+    /// Whether what belongs to `turn` may be handed over.
+    pub(super) fn is_open(&self, turn: u64) -> bool {
+        *self.open.borrow() >= turn
+    }
+
+    /// A writer has handed over everything that it has for `turn`, which is `epoch`'s. The last one to do so drains.
+    pub(super) fn arrive(self: &Arc<Self>, turn: u64, epoch: Epoch) {
+        let mut turns = lock(&self.turns);
+        turns.of.insert(epoch, turn);
+        let arrived = turns.arrived.entry(turn).or_default();
+        *arrived += 1;
+        if *arrived < self.writers.load(SeqCst) {
+            return;
+        }
+        turns.arrived.remove(&turn);
+        drop(turns);
+        let this = self.clone();
+        // It reports to those who wait for the turn.
+        spawn(async move {
+            let drained = this.lane(turn).drain().await;
+            kill::point("kafka.sink.drained");
+            match drained {
+                Ok(()) => drop(this.open.send_replace(turn + 1)),
+                Err(error) => {
+                    lock(&this.turns).failed.get_or_insert(error);
+                    // Wakes those who wait, to find it.
+                    this.open.send_modify(|_| {});
+                }
+            }
+        });
+    }
+
+    /// Waits until everything that was written before `turn` is in its transaction.
+    ///
+    /// # Errors
+    /// When something could not be delivered.
+    pub(super) async fn drained(self: Arc<Self>, turn: u64) -> Result<()> {
+        let mut open = self.open.subscribe();
+        loop {
+            if *open.borrow_and_update() >= turn {
+                return Ok(());
+            }
+            if let Some(error) = lock(&self.turns).failed.clone() {
+                return Err(error);
+            }
+            // The sender is in `self`.
+            let _ = open.changed().await;
+        }
+    }
+
+    /// Commits what was written in `epoch`, with `record` in `topic`, after which the lane is ready for its next turn.
+    ///
+    /// # Errors
+    /// The outcome is unknown: it has to be read back.
+    pub(super) async fn commit(&self, epoch: Epoch, topic: &str, key: &str, record: &[u8]) -> Result<()> {
+        let turn = lock(&self.turns).of.remove(&epoch);
+        let turn = turn.ok_or_else(|| Error::internal(format!("no output of epoch {epoch} has been drained")))?;
+        let producer = self.lane(turn);
+        let disturbed = producer.disturbances();
+        producer.send(|client| {
+            let record = rdkafka::producer::BaseRecord::to(topic).partition(0).key(key.as_bytes()).payload(record);
+            client.send(record).map_err(|(error, _)| error)
+        })?;
+        producer.clone().drain().await?;
+        kill::point("kafka.commit.record");
+        let began = tidegate_core::env::now();
+        let what = "the commit of the job's transaction has failed, and nobody knows whether it counts";
+        producer.clone().call(what, |client| client.commit_transaction(CALL)).await?;
+        kill::point("kafka.commit.ended");
+        if producer.disturbances() != disturbed || tidegate_core::env::now().duration_since(began) > SUSPICIOUS {
+            // The request may have been sent twice. A copy that is still on its way would commit the next transaction
+            // of this producer, half-written as it is: so there is none.
+            let lane = (turn % 2) as usize;
+            let fresh = fence(&self.kafka, &self.ids[lane], self.timeout).await?;
+            begin(&fresh).await?;
+            *lock(&self.lanes[lane]) = fresh;
+            return Ok(());
+        }
+        begin(&producer).await
+    }
+}
+
+/// A commit that takes longer may have been sent more than once.
+const SUSPICIOUS: Duration = Duration::from_secs(5);
+
+/// Begins a transaction, which the broker learns of with its first record.
+async fn begin(producer: &Arc<Producer>) -> Result<()> {
+    producer.clone().call("a transaction cannot be begun", rdkafka::producer::Producer::begin_transaction).await
+}
