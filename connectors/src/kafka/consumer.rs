@@ -4,7 +4,7 @@
 //! group: the checkpoint says who reads what. A thread serves the clients' events and looks at the cluster now and
 //! then, since librdkafka keeps a broker's absence to itself and goes on trying. A broker that is away is waited
 //! for; only when nothing has been heard or read for too long the readers are told to fail. What a look finds is
-//! judged by [`Health`], which is pure.
+//! judged by [`health`](super::health).
 //!
 //! The hard case is the end. Closing a client blocks, which a reader that is dropped on the engine's thread must not:
 //! the last one is closed by the thread. And a reader of a dead attempt may live a little longer than the next
@@ -17,7 +17,7 @@ use rdkafka::{
     topic_partition_list::Offset,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{
@@ -29,13 +29,14 @@ use std::{
 };
 use tidegate_core::{
     Error, Result,
-    env::{Instant, now, spawn_thread},
+    env::{now, spawn_thread},
 };
 
 use super::{
     client::{CONTACT, Kafka, Role},
     events::Events,
-    native::{self, Bell, Described, Queue},
+    health::{Health, Look},
+    native::{self, Bell, Queue},
     place::Place,
     start::Terms,
 };
@@ -61,8 +62,6 @@ const EVENTS: usize = 1000;
 /// A look every so often, or four times within the patience that there is; but where there is doubt.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const DOUBT_EVERY: Duration = Duration::from_secs(1);
-/// A cluster that has just started may not yet know of a topic.
-const MISSING_FOR: Duration = Duration::from_secs(30);
 
 /// The clients, and who reads what with them.
 pub(super) struct Shared {
@@ -260,137 +259,4 @@ fn serve(shared: &Weak<Shared>, admin: Client, consumer: Client) {
 fn poll(client: &Client, limit: Duration) {
     let limits = std::iter::once(limit).chain(std::iter::repeat_n(Duration::ZERO, EVENTS));
     limits.map(|limit| client.poll(limit)).take_while(Option::is_some).for_each(drop);
-}
-
-/// What the cluster looks like to the readers.
-#[derive(Debug)]
-enum Look {
-    Well,
-    /// It may be right again by itself.
-    Down(Error),
-    Missing(String),
-    Replaced(String),
-    Wrong(Error),
-}
-
-impl Look {
-    fn of(kafka: &Kafka, what: &str, error: &KafkaError) -> Self {
-        let failed = kafka.failed(&format!("{what} cannot be asked about"), error);
-        if failed.kind().is_retriable() { Self::Down(failed) } else { Self::Wrong(failed) }
-    }
-
-    fn at(topic: &str, read: &[(i32, Option<String>)], found: &Described) -> Self {
-        let mut worst = Self::Well;
-        for (partition, topic_id) in read {
-            let led = found.partitions.iter().find(|(p, _)| p == partition).map(|(_, led)| *led);
-            worst = worst.or(match (topic_id, &found.id, led) {
-                (Some(read), Some(there), _) if read != there => Self::Replaced(topic.to_owned()),
-                (_, _, None) => Self::Missing(format!("{topic}/{partition}")),
-                (_, _, Some(false)) => Self::Down(Error::unavailable(format!("{topic}/{partition} has no leader"))),
-                (_, _, Some(true)) => Self::Well,
-            });
-        }
-        worst
-    }
-
-    /// The worse of two.
-    fn or(self, other: Self) -> Self {
-        let rank = |look: &Self| match look {
-            Self::Well => 0,
-            Self::Down(_) => 1,
-            Self::Missing(_) => 2,
-            Self::Wrong(_) => 3,
-            Self::Replaced(_) => 4,
-        };
-        if rank(&self) >= rank(&other) { self } else { other }
-    }
-}
-
-/// Since when something has been wrong.
-#[derive(Debug)]
-struct Health {
-    /// When the cluster last answered, or records came.
-    well: Instant,
-    /// What is missing, and since when.
-    missing: BTreeMap<String, Instant>,
-}
-
-impl Health {
-    fn new(at: Instant) -> Self {
-        Self { well: at, missing: BTreeMap::new() }
-    }
-
-    /// What the readers are to fail with after a look, if anything.
-    fn after(&mut self, look: Look, progressed: bool, at: Instant, shape: &Shape) -> Option<Error> {
-        let missing: BTreeSet<_> = if let Look::Missing(what) = &look { [what.clone()].into() } else { [].into() };
-        self.missing.retain(|what, _| missing.contains(what));
-        if progressed || !matches!(look, Look::Down(_)) {
-            self.well = at;
-        }
-        match look {
-            Look::Well => None,
-            Look::Down(error) => (at.duration_since(self.well) >= shape.give_up_after).then_some(error),
-            Look::Missing(what) => {
-                let since = *self.missing.entry(what.clone()).or_insert(at);
-                let gone = || shape.terms.gap_at_work(&format!("{what} is gone"));
-                (at.duration_since(since) >= MISSING_FOR).then(gone)
-            }
-            Look::Replaced(topic) => Some(shape.terms.gap_at_work(&format!("topic {topic} has been created again"))),
-            Look::Wrong(error) => Some(error),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tidegate_core::Kind;
-
-    fn shape() -> Shape {
-        Shape {
-            kafka: Kafka::at("a:1"),
-            group: None,
-            committed_only: true,
-            give_up_after: Duration::from_secs(60),
-            terms: Terms::default(),
-        }
-    }
-
-    fn down() -> Look {
-        Look::Down(Error::unavailable("down"))
-    }
-
-    #[test]
-    fn an_outage_is_waited_through_unless_it_lasts() {
-        let (begin, shape) = (now(), shape());
-        let mut health = Health::new(begin);
-        let mut after = |look, progressed, s| health.after(look, progressed, begin + Duration::from_secs(s), &shape);
-        assert!(after(down(), false, 50).is_none());
-        assert!(after(down(), true, 59).is_none(), "records came");
-        assert!(after(down(), false, 118).is_none());
-        assert!(after(Look::Well, false, 120).is_none());
-        assert!(after(down(), false, 179).is_none());
-        assert_eq!(after(down(), false, 180).unwrap().kind(), Kind::Unavailable);
-    }
-
-    #[test]
-    fn what_is_missing_has_to_be_missing_for_a_while_and_another_topic_is_told_at_once() {
-        let (begin, shape) = (now(), shape());
-        let mut health = Health::new(begin);
-        let mut after = |look, s| health.after(look, false, begin + Duration::from_secs(s), &shape);
-        assert!(after(Look::Missing("t".into()), 0).is_none() && after(Look::Missing("t".into()), 29).is_none());
-        assert!(after(Look::Well, 30).is_none() && after(Look::Missing("t".into()), 40).is_none());
-        assert_eq!(after(Look::Missing("t".into()), 70).unwrap().kind(), Kind::Corrupt);
-        assert_eq!(after(Look::Replaced("t".into()), 71).unwrap().kind(), Kind::Corrupt);
-    }
-
-    #[test]
-    fn a_look_finds_the_worst() {
-        let id = |id: &str| Some(id.to_owned());
-        let found = Described { id: id("a"), partitions: vec![(0, true), (1, false)] };
-        assert!(matches!(Look::at("t", &[(0, id("a"))], &found), Look::Well));
-        assert!(matches!(Look::at("t", &[(0, id("a")), (1, id("a"))], &found), Look::Down(_)));
-        assert!(matches!(Look::at("t", &[(1, id("a")), (2, None)], &found), Look::Missing(what) if what == "t/2"));
-        assert!(matches!(Look::at("t", &[(0, id("b")), (2, None)], &found), Look::Replaced(_)));
-    }
 }

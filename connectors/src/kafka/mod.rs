@@ -6,10 +6,12 @@
 //! [`KafkaSink`] writes into the job's one transaction; what that is, and why nothing is lost or doubled
 //! whatever is killed, is argued in `commit`.
 pub mod client;
+mod cluster;
 pub mod codec;
 mod commit;
 mod consumer;
 mod events;
+mod health;
 #[allow(unsafe_code)]
 mod native;
 pub mod partition;

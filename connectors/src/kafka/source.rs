@@ -9,8 +9,7 @@
 use futures::future::BoxFuture;
 use rdkafka::{
     TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer as _},
-    error::{KafkaError, RDKafkaErrorCode as Code},
+    consumer::{CommitMode, Consumer as _},
     topic_partition_list::Offset,
 };
 use serde_json::Value;
@@ -28,14 +27,13 @@ use tidegate_core::{
 use tokio::sync::oneshot;
 
 use super::{
-    client::{CALL, CONTACT, Kafka, blocking},
+    client::{Kafka, blocking},
+    cluster::{self, Topics},
     codec::Decode,
     consumer::{Shape, Shared},
-    events::Events,
-    native,
-    place::{Offsets, Place, Position, matches},
+    place::{Offsets, Place, Position},
     reader::KafkaReader,
-    start::{Ask, Facts, Gap, Opening, Start, Terms, Until},
+    start::{Gap, Opening, Start, Terms, Until},
 };
 
 /// Reads topics, with [`Kafka::source`] and its like. What transactions have not committed is not read, and never
@@ -56,12 +54,6 @@ pub struct KafkaSource<C> {
     shape: Arc<Shape>,
     discovery: Duration,
     share: Arc<Share>,
-}
-
-#[derive(Clone, Debug)]
-enum Topics {
-    Named(Vec<String>),
-    Matching(String),
 }
 
 /// What the splits of one source have together.
@@ -202,8 +194,8 @@ impl<C: Decode> Source for KafkaSource<C> {
         Box::pin(blocking(move || {
             let live = share.live();
             let listed = match &live {
-                Some(shared) => list(&topics, &shape, &shared.admin),
-                None => list(&topics, &shape, &shape.admin()?),
+                Some(shared) => cluster::list(&topics, &shape, &shared.admin),
+                None => cluster::list(&topics, &shape, &shape.admin()?),
             };
             match listed {
                 // While readers are at work, their clients judge the cluster's health: nothing is new meanwhile.
@@ -295,7 +287,7 @@ fn open<C: Decode>(
         return Ok(KafkaReader::at_end(place, codec, position.clone(), shape.clone(), None));
     }
     let shared = share.clients(shape, Some(&place))?;
-    let Some(facts) = facts(shape, &shared, &place)? else {
+    let Some(facts) = cluster::facts(shape, &shared, &place)? else {
         shape.terms.gap(&format!("{place} is gone"))?;
         let position = match opening {
             Opening::Saved(position) | Opening::Again(position) => position,
@@ -303,7 +295,7 @@ fn open<C: Decode>(
         };
         return Ok(KafkaReader::at_end(place, codec, position, shape.clone(), Some(shared)));
     };
-    let mut ask = |what| ask(shape, &shared, &place, what);
+    let mut ask = |what| cluster::ask(shape, &shared, &place, what);
     let position = shape.terms.position(&place, &facts, opening, &mut ask)?;
     if begins {
         locked(&share.begun).entry(place.clone()).or_insert_with(|| position.clone());
@@ -312,125 +304,4 @@ fn open<C: Decode>(
         return Ok(KafkaReader::at_end(place, codec, position, shape.clone(), Some(shared)));
     }
     KafkaReader::open(place, codec, position, facts.low, shape.clone(), shared)
-}
-
-/// What a partition is; `None`: it is not there.
-fn facts(shape: &Shape, shared: &Shared, place: &Place) -> Result<Option<Facts>> {
-    let failed = |e: KafkaError| shape.kafka.failed(&format!("{place} cannot be asked about"), &e);
-    let mut described = native::describe(&shared.admin, std::slice::from_ref(&place.topic), CALL).map_err(failed)?;
-    let topic = match described.pop() {
-        Some(Ok(topic)) => topic,
-        None | Some(Err(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => return Ok(None),
-        Some(Err(code)) => return Err(failed(KafkaError::MetadataFetch(code))),
-    };
-    if !topic.partitions.iter().any(|(partition, _)| *partition == place.partition) {
-        return Ok(None);
-    }
-    let (low, high) = shared.admin.fetch_watermarks(&place.topic, place.partition, CALL).map_err(failed)?;
-    Ok(Some(Facts { low, high, topic_id: topic.id }))
-}
-
-fn ask(shape: &Shape, shared: &Shared, place: &Place, what: Ask) -> Result<Option<i64>> {
-    let failed = |e: KafkaError| shape.kafka.failed(&format!("{place} cannot be asked about"), &e);
-    let one = |offset| {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&place.topic, place.partition, offset).map(|()| list)
-    };
-    let found = match what {
-        // As this client sees it: the last stable offset, where it reads what is committed.
-        Ask::End => {
-            let (_, end) = shared.consumer.fetch_watermarks(&place.topic, place.partition, CALL).map_err(failed)?;
-            return Ok(Some(end));
-        }
-        Ask::Time(ms) => one(Offset::Offset(ms)).and_then(|list| shared.consumer.offsets_for_times(list, CALL)),
-        Ask::Group if shape.group.is_none() => {
-            return Err(Error::config("the source begins where its group has committed, and has no group")
-                .hint("say group(name) on the source"));
-        }
-        Ask::Group => one(Offset::Invalid).and_then(|list| shared.consumer.committed_offsets(list, CALL)),
-    };
-    let found = found.map_err(failed)?;
-    let element = found.find_partition(&place.topic, place.partition);
-    let element = element.ok_or_else(|| Error::internal(format!("no answer about {place}")))?;
-    element.error().map_err(failed)?;
-    Ok(match element.offset() {
-        Offset::Offset(offset) => Some(offset),
-        _ => None,
-    })
-}
-
-/// The partitions that there are.
-fn list(topics: &Topics, shape: &Shape, admin: &BaseConsumer<Events>) -> Result<Vec<Split>> {
-    let until = match &shape.terms.until {
-        Until::Offsets(offsets) => Some(offsets),
-        Until::Never | Until::Now => None,
-    };
-    let mut splits = Vec::new();
-    for (topic, partitions) in partitions(topics, shape, admin)? {
-        for partition in partitions {
-            let place = Place { topic: topic.clone(), partition };
-            let end = until.map(|offsets| place.of(offsets));
-            if end == Some(None) {
-                continue;
-            }
-            let mut split = Split::new(place.to_string());
-            if shape.terms.until != Until::Never {
-                let marks = admin.fetch_watermarks(&topic, partition, CONTACT);
-                let (low, high) =
-                    marks.map_err(|e| shape.kafka.failed(&format!("{place} cannot be asked about"), &e))?;
-                split.length = Some(end.flatten().unwrap_or(high).saturating_sub(low).max(0) as u64);
-            }
-            splits.push(split);
-        }
-    }
-    for (topic, partition) in until.into_iter().flat_map(Offsets::keys) {
-        let id = Place { topic: topic.clone(), partition: *partition }.to_string();
-        if !splits.iter().any(|split| split.id == id) {
-            return Err(Error::config(format!(
-                "the source is to read {id} up to an offset, and has no such partition"
-            ))
-            .hint("mend the offsets that were given to until()"));
-        }
-    }
-    Ok(splits)
-}
-
-fn partitions(topics: &Topics, shape: &Shape, admin: &BaseConsumer<Events>) -> Result<Vec<(String, Vec<i32>)>> {
-    let names = match topics {
-        Topics::Named(names) => names.clone(),
-        Topics::Matching(pattern) => {
-            let all = admin.fetch_metadata(None, CONTACT).map_err(|e| shape.kafka.unreachable(&e))?;
-            let mut names: Vec<_> = all.topics().iter().map(|t| t.name().to_owned()).collect();
-            names.retain(|name| matches(pattern, name));
-            names.sort();
-            if names.is_empty() && shape.terms.until != Until::Never {
-                return Err(Error::config(format!("Kafka has no topic that is like {pattern:?}")).hint(
-                    "mend the pattern, in which only * has a meaning; a source that does not end waits for topics",
-                ));
-            }
-            names
-        }
-    };
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    let described = native::describe(admin, &names, CONTACT).map_err(|e| shape.kafka.unreachable(&e))?;
-    let mut found = Vec::new();
-    for (name, topic) in names.into_iter().zip(described) {
-        match topic {
-            Ok(topic) => found.push((name, topic.partitions.into_iter().map(|(partition, _)| partition).collect())),
-            Err(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::InvalidTopic) => {
-                // One that was listed has been deleted since.
-                if matches!(topics, Topics::Named(_)) {
-                    return Err(Error::config(format!("Kafka has no topic {name:?} at {:?}", shape.kafka.servers()))
-                        .hint("create it, or mend its name; source_matching(name) waits for it"));
-                }
-            }
-            Err(code) => {
-                let error = KafkaError::MetadataFetch(code);
-                return Err(shape.kafka.failed(&format!("topic {name} cannot be asked about"), &error));
-            }
-        }
-    }
-    Ok(found)
 }
