@@ -246,7 +246,9 @@ impl<T: Send + 'static, E: Encode<T>> SinkWriter<T> for KafkaWriter<T, E> {
         let outbox = &mut self.outboxes[index];
         let mut partition = LATER;
         if let Some(choose) = &layout.partition {
-            let known = if let Some((_, count)) = &outbox.topic { Some(*count) } else {
+            let known = if let Some((_, count)) = &outbox.topic {
+                Some(*count)
+            } else {
                 outbox.topic = self.producer.topic(&outbox.name)?;
                 outbox.topic.as_ref().map(|(_, count)| *count)
             };
