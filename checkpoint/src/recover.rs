@@ -217,10 +217,10 @@ mod tests {
     }
 
     /// In a transaction, or in the store.
-    fn record(epoch: u64, in_transaction: bool) -> Option<CommitRecord> {
+    fn record(epoch: u64, in_transaction: bool) -> CommitRecord {
         let transactional_ids = if in_transaction { vec!["job-0".into()] } else { Vec::new() };
         let (manifest, lineage) = (String::new(), String::new());
-        Some(CommitRecord { epoch: Epoch(epoch), manifest, lineage, attempt: Attempt(1), transactional_ids })
+        CommitRecord { epoch: Epoch(epoch), manifest, lineage, attempt: Attempt(1), transactional_ids }
     }
     fn transactional(latest: Option<CommitRecord>, copy: Option<CommitRecord>) -> Observed {
         Observed {
@@ -265,22 +265,22 @@ mod tests {
 
     #[test]
     fn a_transaction_whose_copy_is_still_missing_is_what_is_gone_on_from() {
-        for copy in [record(4, true), record(5, true), None] {
-            let plan = plan(&transactional(record(5, true), copy), &Wanted::default()).unwrap();
+        for copy in [Some(record(4, true)), Some(record(5, true)), None] {
+            let plan = plan(&transactional(Some(record(5, true)), copy), &Wanted::default()).unwrap();
             assert_eq!(plan, Plan::Resume { epoch: Epoch(5), next: Epoch(6) });
         }
     }
 
     #[test]
     fn a_job_that_gets_a_transactional_sink_goes_on_from_its_last_checkpoint() {
-        let plan = plan(&transactional(None, record(5, false)), &Wanted::default()).unwrap();
+        let plan = plan(&transactional(None, Some(record(5, false))), &Wanted::default()).unwrap();
         assert_eq!(plan, Plan::Resume { epoch: Epoch(5), next: Epoch(6) });
     }
 
     #[test]
     fn commit_records_that_lag_behind_their_copies_are_refused_until_the_user_decides() {
-        for latest in [None, record(4, true)] {
-            let observed = transactional(latest.clone(), record(5, true));
+        for latest in [None, Some(record(4, true))] {
+            let observed = transactional(latest.clone(), Some(record(5, true)));
             let e = plan(&observed, &Wanted::default()).unwrap_err();
             assert_eq!(e.kind(), crate::error::Kind::Corrupt);
             assert!(e.to_string().contains("checkpoint.from = 5"), "{e}");
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_job_that_has_lost_its_transactional_sink_is_refused() {
-        let lost = Observed { transactional: false, ..transactional(record(5, true), record(5, true)) };
+        let lost = Observed { transactional: false, ..transactional(Some(record(5, true)), Some(record(5, true))) };
         let e = plan(&lost, &Wanted::default()).unwrap_err().to_string();
         assert!(e.contains("transactional sink"), "{e}");
     }

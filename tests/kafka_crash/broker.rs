@@ -1,6 +1,6 @@
 //! Faults of the broker and of the way to it: the job goes on by itself, and nothing is lost or doubled.
 use std::time::Duration;
-use tidegate_testbed::kafka::{Action, api};
+use tidegate_testbed::kafka::{Action, Settings, api};
 
 use crate::child::Case;
 
@@ -22,7 +22,7 @@ fn a_broker_that_is_killed_in_mid_transaction_and_comes_back() {
 /// `RisingWave` 25690, and Jepsen's report on Bufstream: the reply to a commit is lost, or late.
 #[test]
 fn a_commit_whose_reply_is_lost_or_late_counts_once() {
-    let mut case = Case::with(1, 10_000, |settings| settings.proxied());
+    let mut case = Case::with(1, 10_000, Settings::proxied);
     case.arguments.bootstrap = case.broker.proxy().unwrap().bootstrap().to_owned();
     case.arguments.restarts = 20;
     let mut job = case.started(3);
@@ -48,7 +48,7 @@ fn a_commit_whose_reply_is_lost_or_late_counts_once() {
 /// the checkpoint that it belongs to.
 #[test]
 fn a_record_that_could_not_be_delivered_is_in_no_checkpoint() {
-    let mut case = Case::with(1, 8_000, |settings| settings.proxied());
+    let mut case = Case::with(1, 8_000, Settings::proxied);
     case.arguments.bootstrap = case.broker.proxy().unwrap().bootstrap().to_owned();
     case.arguments.restarts = 20;
     case.arguments.transaction_timeout_ms = 2_000;

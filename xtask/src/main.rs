@@ -94,7 +94,7 @@ fn test(quick: bool, runner: &[String]) -> Result<(), Failed> {
     if let Err(why) = tidegate_testbed::kafka::prepare() {
         println!("== Kafka: tests that start it WILL FAIL: {why}");
     }
-    let features = ["--workspace", "--features", "tidegate/failpoints"];
+    let features = ["--workspace", "--features", "tidegate/failpoints,tidegate/kafka"];
     if !quick {
         tools.check_components()?;
         let deny = tools.deny();

@@ -23,6 +23,7 @@ pub(super) struct Producer {
     kafka: Kafka,
     /// `None` only while it is dropped.
     client: Option<ThreadedProducer<Events>>,
+    transactional: bool,
     /// Topics whose partitions it knows, and how many those are. A handle of each is kept, so that it goes on to.
     topics: std::sync::Mutex<BTreeMap<String, (Topic, i32)>>,
 }
@@ -30,7 +31,8 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn new(kafka: &Kafka, role: &Role<'_>) -> Result<Arc<Self>> {
         let client = Some(kafka.client(role)?);
-        Ok(Arc::new(Self { kafka: kafka.clone(), client, topics: std::sync::Mutex::default() }))
+        let transactional = matches!(role, Role::Transactional { .. });
+        Ok(Arc::new(Self { kafka: kafka.clone(), client, transactional, topics: std::sync::Mutex::default() }))
     }
 
     fn client(&self) -> Result<&ThreadedProducer<Events>> {
@@ -166,12 +168,22 @@ pub(super) fn fenced(what: &str) -> Error {
         .hint("if another process runs this job, let one of them go on; if another job has the same name, rename one")
 }
 
-/// Dropping a producer waits for what is in flight to be given up: not on the engine's threads.
+/// Dropping a producer waits for what is in flight to be given up: not on the engine's threads. What it has begun is
+/// aborted, or readers would wait for its time-out where no successor fences it; where one has, or the outcome of a
+/// commit is not known, that does nothing.
 impl Drop for Producer {
     fn drop(&mut self) {
         let client = self.client.take();
         let topics = std::mem::take(self.topics.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
-        let dropped = spawn_thread("kafka-drop", move || drop((topics, client)));
+        let transactional = self.transactional;
+        let dropped = spawn_thread("kafka-drop", move || {
+            if let Some(client) = client.filter(|_| transactional)
+                && let Err(error) = client.abort_transaction(CONTACT)
+            {
+                tracing::debug!(%error, "a transaction was not aborted by its own producer");
+            }
+            drop(topics);
+        });
         if let Err(error) = dropped {
             tracing::debug!(%error, "no thread to drop a Kafka producer on: it was dropped here");
         }

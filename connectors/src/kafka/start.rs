@@ -102,7 +102,7 @@ impl Terms {
         opening: Opening,
         ask: &mut dyn FnMut(Ask) -> Result<Option<i64>>,
     ) -> Result<Position> {
-        let (is_new, is_saved) = (matches!(opening, Opening::New), matches!(opening, Opening::Saved(_)));
+        let is_saved = matches!(opening, Opening::Saved(_));
         let (offset, end) = match opening {
             Opening::Job => (self.begin(place, facts, ask)?, None),
             Opening::New => (facts.low, None),
@@ -116,8 +116,8 @@ impl Terms {
         let end = match &self.until {
             Until::Never => None,
             Until::Offsets(offsets) => Some(place.of(offsets).unwrap_or(0)),
-            // Nothing of it was there when the job began.
-            Until::Now if is_new => Some(facts.low),
+            // That of a partition that has come since is where it was first seen: between two runs it may have got records,
+            // and a run that passed them over would have ended without them.
             Until::Now => match end {
                 Some(end) => Some(end),
                 None => Some(ask(Ask::End)?.unwrap_or(facts.high)),
@@ -256,7 +256,11 @@ mod tests {
         assert_eq!(at(&now, Opening::Saved(saved(20, Some(40)))).unwrap(), (20, Some(40)));
         assert_eq!(at(&now, Opening::Saved(saved(20, None))).unwrap(), (20, Some(90)));
         assert_eq!(at(&now, Opening::Again(saved(40, Some(40)))).unwrap(), (40, Some(90)));
-        assert_eq!(at(&now, Opening::New).unwrap(), (10, Some(10)));
+        assert_eq!(
+            at(&now, Opening::New).unwrap(),
+            (10, Some(90)),
+            "as far as there is something when it is first seen"
+        );
         assert_eq!(at(&terms(Start::Earliest, Until::Never), Opening::Saved(saved(20, Some(40)))).unwrap(), (20, None));
         let given = terms(Start::Earliest, Until::Offsets(offsets([("t", 0, 70)])));
         assert_eq!(at(&given, Opening::Job).unwrap(), (10, Some(70)));
