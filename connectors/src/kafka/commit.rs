@@ -76,6 +76,11 @@ pub(super) fn commits_topic(job: &JobId) -> String {
     format!("{job}-commits")
 }
 
+/// The job's transactional ids: the same at every start, so that each fences the one before.
+pub(super) fn ids(job: &str) -> [String; 2] {
+    [0, 1].map(|n| format!("{job}-{n}"))
+}
+
 async fn open(kafka: &Kafka, CommitContext { store, attempt, interval }: CommitContext) -> Result<KafkaCommitPoint> {
     if store.is_volatile() {
         return Err(Error::config("a transactional Kafka sink needs checkpoints that outlast the process")
@@ -88,7 +93,7 @@ async fn open(kafka: &Kafka, CommitContext { store, attempt, interval }: CommitC
     kill::point("kafka.recover.found");
     check_owner(&store, &topic, found.as_ref()).await?;
     still_newest(&store, attempt).await?;
-    let ids = [0, 1].map(|n| format!("{}-{n}", store.job()));
+    let ids = ids(store.job().as_str());
     let named = found.iter().flat_map(|record| record.transactional_ids.iter().cloned());
     let all: BTreeSet<String> = named.chain(ids.iter().cloned()).collect();
     // Side by side: each takes a step of half a second after a crash.
@@ -186,8 +191,11 @@ async fn read_latest(kafka: &Kafka, topic: &str, all: bool) -> Result<Option<Com
             // The last one is near the end, but for a long row of transactions that were given up.
             let mut latest = None;
             for from in [(stable - TAIL).max(low), low] {
-                latest = last_record(&reader, &name, from).map_err(failed)?;
-                if latest.is_some() || from == low {
+                let found = records(&reader, &name, from).map_err(failed)?;
+                let is_empty = found.is_empty();
+                // A tombstone is a record too: it says that the job was forgotten.
+                latest = found.into_iter().next_back().flatten();
+                if !is_empty || from == low {
                     break;
                 }
             }
@@ -212,16 +220,20 @@ async fn read_latest(kafka: &Kafka, topic: &str, all: bool) -> Result<Option<Com
 
 const TAIL: i64 = 200;
 
-/// The last value of partition 0 from `from` to its end.
-fn last_record(reader: &BaseConsumer<Events>, topic: &str, from: i64) -> Result<Option<Vec<u8>>, KafkaError> {
+/// The values of partition 0 from `from` to its end; `None`: a tombstone.
+pub(super) fn records(
+    reader: &BaseConsumer<Events>,
+    topic: &str,
+    from: i64,
+) -> Result<Vec<Option<Vec<u8>>>, KafkaError> {
     let mut start = TopicPartitionList::new();
     start.add_partition_offset(topic, 0, Offset::Offset(from))?;
     reader.assign(&start)?;
-    let (deadline, mut last) = (now() + CALL, None);
+    let (deadline, mut found) = (now() + CALL, Vec::new());
     loop {
         match reader.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => last = message.payload().map(<[u8]>::to_vec),
-            Some(Err(KafkaError::PartitionEOF(0))) => return Ok(last),
+            Some(Ok(message)) => found.push(message.payload().map(<[u8]>::to_vec)),
+            Some(Err(KafkaError::PartitionEOF(0))) => return Ok(found),
             Some(Err(error))
                 if error.rdkafka_error_code().is_none_or(|c| super::client::meaning(c).0 != Kind::Unavailable) =>
             {

@@ -5,6 +5,7 @@
 //! [`KafkaSource`] reads partitions as splits, whose positions are in the checkpoint and nowhere else.
 //! [`KafkaSink`] writes into the job's one transaction; what that is, and why nothing is lost or doubled
 //! whatever is killed, is argued in `commit`.
+pub mod admin;
 pub mod client;
 mod cluster;
 pub mod codec;
@@ -24,6 +25,7 @@ mod start;
 mod transactions;
 mod writer;
 
+pub use admin::{Admin, HeldBack, Lag};
 pub use client::Kafka;
 pub use codec::{Bytes, Decode, Encode, Json, Message, Nullable, Record, Utf8, Whole};
 pub use place::{Offsets, offsets};

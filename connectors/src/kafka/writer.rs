@@ -3,7 +3,8 @@
 //! What is in flight is bounded, since a drain has to wait for it. Handing over happens in `poll_ready`, behind every
 //! batch of the engine's, and in between when much has come. The hard case is a lane that is not open yet
 //! (see `transactions`), or a topic whose partitions are not known: then records stay in
-//! the buffer, and the engine is told to wait when it is full.
+//! the buffer, and the engine is told to wait when it is full. A barrier takes the buffer with it, so that what it cuts
+//! off is handed over by it and by nobody else.
 use futures::future::BoxFuture;
 use rdkafka::{
     message::{Header, OwnedHeaders},
@@ -56,15 +57,20 @@ struct Outbox {
     sticky: u32,
 }
 
+/// What has not been handed over.
+struct Buffer {
+    outboxes: Vec<Outbox>,
+    bytes: Vec<u8>,
+    count: usize,
+}
+
 /// See the module.
 pub struct KafkaWriter<T, E> {
     route: Route,
     producer: Arc<Producer>,
     codec: E,
     layout: Arc<Layout<T>>,
-    outboxes: Vec<Outbox>,
-    bytes: Vec<u8>,
-    count: usize,
+    buffer: Buffer,
     written: u64,
     subtask: u32,
     waiting: Option<BoxFuture<'static, Result<()>>>,
@@ -79,16 +85,8 @@ impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
             Route::Transactions { all, turn } => all.lane(*turn),
             Route::Plain(producer) => producer.clone(),
         };
-        let (outboxes, bytes) = (vec![Outbox::new(topic, subtask)], Vec::new());
-        Self { route, producer, codec, layout, outboxes, bytes, count: 0, written: 0, subtask, waiting: None }
-    }
-
-    fn outbox(&mut self, name: &str) -> usize {
-        if let Some(index) = self.outboxes.iter().position(|o| o.name == name) {
-            return index;
-        }
-        self.outboxes.push(Outbox::new(name, self.subtask));
-        self.outboxes.len() - 1
+        let buffer = Buffer { outboxes: vec![Outbox::new(topic, subtask)], bytes: Vec::new(), count: 0 };
+        Self { route, producer, codec, layout, buffer, written: 0, subtask, waiting: None }
     }
 
     fn is_open(&self) -> bool {
@@ -98,33 +96,11 @@ impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
         }
     }
 
-    /// The topic of the first outbox that cannot be handed over because its partitions are not known.
-    fn unknown(&mut self) -> Result<Option<String>> {
-        for outbox in self.outboxes.iter_mut().filter(|o| !o.spans.is_empty() && o.topic.is_none()) {
-            outbox.topic = self.producer.topic(&outbox.name)?;
-            if outbox.topic.is_none() {
-                return Ok(Some(outbox.name.clone()));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Hands everything over. The lane must be open and all topics known.
-    fn hand_over(&mut self) -> Result<()> {
-        self.producer.check()?;
-        for outbox in self.outboxes.iter_mut().filter(|o| !o.spans.is_empty()) {
-            outbox.hand_over(&self.producer, &self.bytes)?;
-        }
-        self.bytes.clear();
-        self.count = 0;
-        Ok(())
-    }
-
     /// Changes to the lane of the turn that has begun: what was known of topics was the other producer's.
     fn change_lane(&mut self, producer: Arc<Producer>) {
         if !Arc::ptr_eq(&self.producer, &producer) {
             self.producer = producer;
-            self.outboxes.iter_mut().for_each(|o| o.topic = None);
+            self.buffer.outboxes.iter_mut().for_each(|o| o.topic = None);
         }
     }
 
@@ -134,7 +110,7 @@ impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
             if let Some(waiting) = &mut self.waiting {
                 let waited = waiting.as_mut().poll(cx);
                 // Behind a barrier there is no hurry, while there is room.
-                if waited.is_pending() && self.bytes.len() < BUFFERED_MAX && self.count < BUFFERED_COUNT_MAX {
+                if waited.is_pending() && !self.buffer.is_full() {
                     self.producer.check()?;
                     return Poll::Ready(Ok(()));
                 }
@@ -142,12 +118,12 @@ impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
                 self.waiting = None;
                 waited?;
             }
-            if self.count == 0 {
+            if self.buffer.count == 0 {
                 return Poll::Ready(Ok(()));
             }
             if let (Route::Transactions { all, turn }, false) = (&self.route, self.is_open()) {
                 self.waiting = Some(Box::pin(all.clone().drained(*turn)));
-            } else if let Some(topic) = self.unknown()? {
+            } else if let Some(topic) = self.buffer.unknown(&self.producer)? {
                 let producer = self.producer.clone();
                 self.waiting = Some(Box::pin(async move { producer.partitions(&topic).await.map(drop) }));
             } else if self.producer.in_flight() >= IN_FLIGHT_MAX {
@@ -160,9 +136,87 @@ impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
                     Ok(())
                 }));
             } else {
-                self.hand_over()?;
+                self.buffer.hand_over(&self.producer)?;
             }
         }
+    }
+
+    /// Hands the rest over: at once, as ever, or as soon as its topics are known. In the meantime nothing else is.
+    fn hand_over_rest(&mut self) -> Result<BoxFuture<'static, Result<()>>> {
+        self.waiting = None;
+        if !self.is_open() {
+            return Err(Error::internal("a barrier has come before the one before it was drained"));
+        }
+        if self.buffer.unknown(&self.producer)?.is_none() {
+            self.buffer.hand_over(&self.producer)?;
+            return Ok(Box::pin(futures::future::ready(Ok(()))));
+        }
+        let handed_over = self.buffer.cut().hand_over_once_known(self.producer.clone());
+        if let Route::Transactions { .. } = self.route {
+            // What comes next waits for the lane's turn, and so for this.
+            return Ok(Box::pin(handed_over));
+        }
+        let (done, heard) = tokio::sync::oneshot::channel::<()>();
+        self.waiting =
+            Some(Box::pin(async move { heard.await.map_err(|_| Error::unavailable("a barrier was given up")) }));
+        Ok(Box::pin(async move {
+            handed_over.await?;
+            // The writer may have gone.
+            let _ = done.send(());
+            Ok(())
+        }))
+    }
+}
+
+impl Buffer {
+    /// The place of a topic's outbox.
+    fn outbox(&mut self, name: &str, subtask: u32) -> usize {
+        if let Some(index) = self.outboxes.iter().position(|o| o.name == name) {
+            return index;
+        }
+        self.outboxes.push(Outbox::new(name, subtask));
+        self.outboxes.len() - 1
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= BUFFERED_MAX || self.count >= BUFFERED_COUNT_MAX
+    }
+
+    /// The topic of the first outbox that cannot be handed over because its partitions are not known.
+    fn unknown(&mut self, producer: &Producer) -> Result<Option<String>> {
+        for outbox in self.outboxes.iter_mut().filter(|o| !o.spans.is_empty() && o.topic.is_none()) {
+            outbox.topic = producer.topic(&outbox.name)?;
+            if outbox.topic.is_none() {
+                return Ok(Some(outbox.name.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Hands everything over. All topics must be known.
+    fn hand_over(&mut self, producer: &Producer) -> Result<()> {
+        producer.check()?;
+        for outbox in self.outboxes.iter_mut().filter(|o| !o.spans.is_empty()) {
+            outbox.hand_over(producer, &self.bytes)?;
+        }
+        self.bytes.clear();
+        self.count = 0;
+        Ok(())
+    }
+
+    /// As `hand_over`, once all topics are known.
+    async fn hand_over_once_known(mut self, producer: Arc<Producer>) -> Result<()> {
+        while let Some(topic) = self.unknown(&producer)? {
+            producer.clone().partitions(&topic).await?;
+        }
+        self.hand_over(&producer)
+    }
+
+    /// Takes everything, and leaves an empty one for the same topics.
+    fn cut(&mut self) -> Self {
+        let empty = |o: &Outbox| Outbox::new(&o.name, o.sticky);
+        let outboxes = self.outboxes.iter().map(empty).collect();
+        std::mem::replace(self, Self { outboxes, bytes: Vec::new(), count: 0 })
     }
 }
 
@@ -231,49 +285,50 @@ fn message<'a>(
 impl<T: Send + 'static, E: Encode<T>> SinkWriter<T> for KafkaWriter<T, E> {
     #[inline]
     fn write(&mut self, record: T, _: Timestamp) -> Result<()> {
-        let layout = self.layout.clone();
+        let (layout, buffer) = (&self.layout, &mut self.buffer);
         let index = match &layout.topic {
             None => 0,
-            Some(topic) => self.outbox(topic(&record)),
+            Some(topic) => buffer.outbox(topic(&record), self.subtask),
         };
-        let start = self.bytes.len();
+        let start = buffer.bytes.len();
         let key_end = layout.key.as_ref().map(|key| {
-            self.bytes.extend_from_slice(key(&record));
-            self.bytes.len()
+            buffer.bytes.extend_from_slice(key(&record));
+            buffer.bytes.len()
         });
-        let tombstone = !self.codec.encode(&record, &mut self.bytes)?;
-        let end = self.bytes.len();
-        let outbox = &mut self.outboxes[index];
+        let tombstone = !self.codec.encode(&record, &mut buffer.bytes)?;
+        let end = buffer.bytes.len();
+        let outbox = &mut buffer.outboxes[index];
         let mut partition = LATER;
         if let Some(choose) = &layout.partition {
-            let known = if let Some((_, count)) = &outbox.topic {
-                Some(*count)
-            } else {
+            if outbox.topic.is_none() {
                 outbox.topic = self.producer.topic(&outbox.name)?;
-                outbox.topic.as_ref().map(|(_, count)| *count)
+            }
+            let Some((_, count)) = &outbox.topic else {
+                return Err(Error::config("partition_by needs to know the topic's partitions before the first record")
+                    .hint("leave topic_by out, or partition_by"));
             };
-            let count = known.ok_or_else(|| {
-                Error::config("partition_by needs to know the topic's partitions before the first record")
-                    .hint("leave topic_by out, or partition_by")
-            })?;
-            partition = choose(&record, count);
+            partition = choose(&record, *count);
         }
         if layout.timestamp_ms.is_some() || layout.headers.is_some() {
             let extra = (layout.timestamp_ms.as_ref().map(|f| f(&record)), layout.headers.as_ref().map(|f| f(&record)));
             outbox.extras.push(extra);
         }
         outbox.spans.push(Span { partition, key_end, start, end, tombstone });
-        self.count += 1;
+        buffer.count += 1;
         self.written += (end - start) as u64;
-        let much = self.count >= BATCH && self.waiting.is_none();
-        if much && self.is_open() && self.producer.in_flight() < IN_FLIGHT_MAX && self.unknown()?.is_none() {
-            self.hand_over()?;
+        let much = self.buffer.count >= BATCH && self.waiting.is_none();
+        if much
+            && self.is_open()
+            && self.producer.in_flight() < IN_FLIGHT_MAX
+            && self.buffer.unknown(&self.producer)?.is_none()
+        {
+            self.buffer.hand_over(&self.producer)?;
         }
         Ok(())
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.count == 0 && self.waiting.is_none() {
+        if self.buffer.count == 0 && self.waiting.is_none() {
             return Poll::Ready(self.producer.check());
         }
         self.poll_handed_over(cx)
@@ -281,27 +336,28 @@ impl<T: Send + 'static, E: Encode<T>> SinkWriter<T> for KafkaWriter<T, E> {
 
     /// The rest is handed over whatever is in flight: it is no more than the buffer.
     fn barrier(&mut self, epoch: Epoch) -> BoxFuture<'static, Result<Vec<Value>>> {
-        self.waiting = None;
-        let handed_over = match self.unknown() {
-            Ok(None) if self.is_open() => self.hand_over(),
-            Ok(None) => Err(Error::internal("a barrier has come before the one before it was drained")),
-            Ok(Some(topic)) => Err(Error::unavailable(format!("topic {topic:?} is not known yet"))),
-            Err(e) => Err(e),
+        let handed_over = match self.hand_over_rest() {
+            Ok(handed_over) => handed_over,
+            Err(error) => return Box::pin(futures::future::ready(Err(error))),
         };
-        if let Err(error) = handed_over {
-            return Box::pin(futures::future::ready(Err(error)));
-        }
         match &mut self.route {
             Route::Plain(producer) => {
                 let producer = producer.clone();
-                Box::pin(async move { producer.drain().await.map(|()| Vec::new()) })
+                Box::pin(async move {
+                    handed_over.await?;
+                    producer.drain().await.map(|()| Vec::new())
+                })
             }
             Route::Transactions { all, turn } => {
-                all.arrive(*turn, epoch);
+                let (all, this) = (all.clone(), *turn);
                 *turn += 1;
-                let (drained, lane) = (all.clone().drained(*turn), all.lane(*turn));
+                let lane = all.lane(*turn);
                 self.change_lane(lane);
-                Box::pin(async move { drained.await.map(|()| Vec::new()) })
+                Box::pin(async move {
+                    handed_over.await?;
+                    all.arrive(this, epoch);
+                    all.drained(this + 1).await.map(|()| Vec::new())
+                })
             }
         }
     }
