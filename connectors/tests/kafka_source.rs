@@ -152,6 +152,8 @@ async fn what_is_available_now_ends_before_an_open_transaction_and_stays_so_over
     assert!(!ended && position["end"] == 5, "{position}");
     judge().end_transaction("now-open", End::Commit).unwrap();
     judge().produce("now", &values(9..10)).unwrap();
+    // A broker answers a commit before its partitions have heard of it.
+    while judge().offsets("now").unwrap().iter().any(|o| o.last_stable < o.high_watermark) {}
     let (position, ended) = read(&source, &split("now/0"), Some(position), 99, 9, &mut taken).await.unwrap();
     assert_eq!((numbers(&taken), ended), ((0..5).collect(), true));
     // A restart ends there too; the job's next run does not.
@@ -160,9 +162,10 @@ async fn what_is_available_now_ends_before_an_open_transaction_and_stays_so_over
     let mut reader = source.open_again(split("now/0"), position).await.unwrap();
     let (more, ended) = take(&mut reader, 99).await.unwrap();
     assert_eq!((more, ended), ((5..10).map(|n| n.to_string()).collect(), true));
-    // What came after the job began was not there then.
+    // A partition that has come since is read as far as it goes when it is first seen.
     let mut reader = source.open_new(split("now/0")).await.unwrap();
-    assert_eq!(take(&mut reader, 99).await.unwrap(), (vec![], true));
+    let (all, ended) = take(&mut reader, 99).await.unwrap();
+    assert_eq!((all, ended), ((0..10).map(|n| n.to_string()).collect(), true));
 
     let bounded = kafka().source("now", Utf8).until(offsets([("now", 0, 4)]));
     assert_eq!(bounded.discover().await.unwrap()[0].length, Some(4));
