@@ -1,15 +1,10 @@
 //! The crash job as a child process: started, killed, and its output judged.
-use std::{
-    fs,
-    os::unix::process::ExitStatusExt,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path};
 use tempfile::TempDir;
 
 use crate::{
     job,
-    process::{Running, SIGKILL},
+    process::{self, Running},
     world::{self, Output},
 };
 
@@ -39,15 +34,8 @@ impl Case {
     }
 
     fn start_at(&self, kill_point: Option<&str>, rate: u32) -> Running {
-        let errors = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("errors")).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", job::TEST, "--nocapture"]);
-        command.env(job::ARGUMENTS, format!("{},{rate},{}", self.parallelism, self.dir.path().display()));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).env_remove("TIDEGATE_KILL_POINT");
-        if let Some(point) = kill_point {
-            command.env("TIDEGATE_KILL_POINT", point);
-        }
-        Running(command.spawn().unwrap())
+        let arguments = &format!("{},{rate},{}", self.parallelism, self.dir.path().display());
+        process::start(job::TEST, (job::ARGUMENTS, arguments), &self.dir.path().join("errors"), kill_point)
     }
 
     pub fn errors(&self) -> String {
@@ -56,20 +44,12 @@ impl Case {
 
     /// Committed checkpoints so far: the highest number.
     pub fn committed(&self) -> u64 {
-        let records = fs::read_dir(self.dir.path().join("checkpoints/crash/commits")).into_iter().flatten();
-        let names = records.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
-        names.filter_map(|n| n.strip_suffix(".commit").and_then(|n| n.parse().ok())).max().unwrap_or(0)
+        process::committed(&self.dir.path().join("checkpoints/crash/commits"))
     }
 
     /// Runs with the kill point armed; the point itself must have killed it.
     pub fn die_at(&self, kill_point: &str) {
-        let status = self.start(Some(kill_point)).ended();
-        assert_eq!(
-            status.signal(),
-            Some(SIGKILL),
-            "the kill point {kill_point} never fired: {status}\n{}",
-            self.errors()
-        );
+        self.start(Some(kill_point)).dies_at(kill_point, || self.errors());
     }
 
     /// Runs to the end, as fast as it can, and compares.

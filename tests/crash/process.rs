@@ -4,8 +4,10 @@
 //! condition and has a deadline that only a hang can reach.
 #![allow(clippy::disallowed_methods)]
 use std::{
+    fs,
     os::unix::process::ExitStatusExt,
-    process::{Child, Command, ExitStatus},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -22,7 +24,43 @@ impl Drop for Running {
     }
 }
 
+/// Starts this very test binary as a job: told to run `test`, with its arguments in the environment, armed with a kill
+/// point (`name:n`) or not. What it says on standard error is added to a file.
+pub fn start(test: &str, (variable, arguments): (&str, &str), errors: &Path, kill_point: Option<&str>) -> Running {
+    let errors = fs::OpenOptions::new().create(true).append(true).open(errors).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(variable, arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).env_remove("TIDEGATE_KILL_POINT");
+    if let Some(point) = kill_point {
+        command.env("TIDEGATE_KILL_POINT", point);
+    }
+    Running(command.spawn().unwrap())
+}
+
+/// The number of the last checkpoint in a job's folder of commit records.
+pub fn committed(commits: &Path) -> u64 {
+    let names = fs::read_dir(commits).into_iter().flatten().map(|e| e.unwrap().file_name());
+    let epochs = names.filter_map(|n| n.to_string_lossy().strip_suffix(".commit").and_then(|n| n.parse().ok()));
+    epochs.max().unwrap_or(0)
+}
+
 impl Running {
+    /// Waits for its end, which must be that of a kill point.
+    #[track_caller]
+    pub fn dies_at(mut self, kill_point: &str, errors: impl Fn() -> String) {
+        let status = self.ended();
+        let killed = status.signal() == Some(SIGKILL);
+        assert!(killed, "the kill point {kill_point} never fired: {status}\n{}", errors());
+    }
+
+    /// Waits for its end, which must be that of a process whose job was taken over, and which says so.
+    #[track_caller]
+    pub fn ends_fenced(&mut self, errors: impl Fn() -> String) {
+        let (status, errors) = (self.ended(), errors());
+        assert!(!status.success(), "it does not know that it was replaced");
+        assert!(errors.contains("has been fenced") && errors.contains("two processes run this job"), "{errors}");
+    }
+
     /// Waits for its end.
     pub fn ended(&mut self) -> ExitStatus {
         let began = Instant::now();

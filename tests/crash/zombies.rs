@@ -6,14 +6,6 @@ use crate::{child::Case, process::Running};
 use std::time::Duration;
 use tidegate::extend::env::{random, wall_ms};
 
-#[track_caller]
-fn assert_fenced(case: &Case, zombie: &mut Running) {
-    let status = zombie.ended();
-    let errors = case.errors();
-    assert!(!status.success(), "it does not know that it was replaced");
-    assert!(errors.contains("has been fenced") && errors.contains("two processes run this job"), "{errors}");
-}
-
 fn started(case: &Case) -> Running {
     let mut job = case.start(None);
     let before = case.committed();
@@ -27,7 +19,7 @@ fn a_second_process_takes_over_from_one_that_is_alive() {
         let case = Case::new(31, parallelism, 2_000, 1_000);
         let mut first = started(&case);
         let mut second = started(&case);
-        assert_fenced(&case, &mut first);
+        first.ends_fenced(|| case.errors());
         assert!(second.runs_for(Duration::from_millis(1)), "both have ended: {}", case.errors());
         second.kill();
         case.finish();
@@ -46,7 +38,7 @@ fn a_process_that_wakes_up_after_its_job_was_finished_by_another_changes_nothing
             zombie.signal("STOP");
             case.finish();
             zombie.signal("CONT");
-            assert_fenced(&case, &mut zombie);
+            zombie.ends_fenced(|| case.errors());
             // Another start has nothing to add, and sweeps what the zombie has staged.
             case.finish();
         }

@@ -1,15 +1,11 @@
 //! The job as a child process, and the world that it works in.
-use std::{
-    fs,
-    os::unix::process::ExitStatusExt,
-    process::{Command, Stdio},
-};
+use std::fs;
 use tempfile::TempDir;
 use tidegate_testbed::kafka::{Broker, Settings};
 
 use crate::{
     job::{self, Arguments},
-    process::{Running, SIGKILL},
+    process::{self, Running},
     world::World,
 };
 
@@ -47,15 +43,8 @@ impl Case {
     }
 
     pub fn start_with(&self, arguments: &Arguments, kill_point: Option<&str>) -> Running {
-        let errors = fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("errors")).unwrap();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", job::TEST, "--nocapture"]);
-        command.env(job::ARGUMENTS, serde_json::to_string(arguments).unwrap()).env("RUST_BACKTRACE", "0");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).env_remove("TIDEGATE_KILL_POINT");
-        if let Some(point) = kill_point {
-            command.env("TIDEGATE_KILL_POINT", point);
-        }
-        Running(command.spawn().unwrap())
+        let arguments = &serde_json::to_string(arguments).unwrap();
+        process::start(job::TEST, (job::ARGUMENTS, arguments), &self.dir.path().join("errors"), kill_point)
     }
 
     pub fn errors(&self) -> String {
@@ -64,9 +53,7 @@ impl Case {
 
     /// Committed checkpoints so far: the highest number, as the store knows it.
     pub fn committed(&self) -> u64 {
-        let records = fs::read_dir(self.dir.path().join("checkpoints/crash/commits")).into_iter().flatten();
-        let names = records.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
-        names.filter_map(|n| n.strip_suffix(".commit").and_then(|n| n.parse().ok())).max().unwrap_or(0)
+        process::committed(&self.dir.path().join("checkpoints/crash/commits"))
     }
 
     /// Runs until `more` checkpoints have been committed.
@@ -79,9 +66,7 @@ impl Case {
 
     /// Runs with the kill point armed; the point itself must have killed it.
     pub fn die_at(&self, kill_point: &str) {
-        let status = self.start(Some(kill_point)).ended();
-        let killed = status.signal() == Some(SIGKILL);
-        assert!(killed, "the kill point {kill_point} never fired: {status}\n{}", self.errors());
+        self.start(Some(kill_point)).dies_at(kill_point, || self.errors());
     }
 
     /// Runs to the end, as fast as it can, and compares.

@@ -6,14 +6,16 @@
 //! ```
 //! The child process is this very test binary, told to run the one test below, with its arguments in the environment.
 use serde::{Deserialize, Serialize};
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 use tidegate::{
     Job, RestartStrategy, Settings, Stream,
     kafka::{Json, Kafka},
 };
 
+use crate::child::Case;
+
 /// What a child is told to run, and its settings in TOML.
-pub const TEST: &str = "job::a_child";
+pub const TEST: &str = "job::an_undisturbed_run_is_exact";
 pub const ARGUMENTS: &str = "TIDEGATE_TEST_KAFKA_JOB";
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,13 +79,14 @@ pub fn run(arguments: &Arguments) -> Result<(), tidegate::Error> {
 }
 
 #[test]
-fn a_child() {
-    let Ok(arguments) = std::env::var(ARGUMENTS) else {
-        // By itself it has nothing to do; what it does as a child is what every other test here looks at.
-        assert!(Path::new(&std::env::current_exe().unwrap()).exists());
+fn an_undisturbed_run_is_exact() {
+    if let Ok(arguments) = std::env::var(ARGUMENTS) {
+        if let Err(e) = run(&serde_json::from_str(&arguments).unwrap()) {
+            panic!("{e}");
+        }
         return;
-    };
-    if let Err(e) = run(&serde_json::from_str(&arguments).unwrap()) {
-        panic!("{e}");
+    }
+    for parallelism in [1, 2] {
+        Case::new(parallelism, 3_000).finish();
     }
 }

@@ -2,22 +2,14 @@
 use std::time::Duration;
 use tidegate::extend::env::{random, wall_ms};
 
-use crate::{child::Case, process::Running};
-
-#[track_caller]
-fn assert_fenced(case: &Case, zombie: &mut Running) {
-    let status = zombie.ended();
-    let errors = case.errors();
-    assert!(!status.success(), "it does not know that it was replaced");
-    assert!(errors.contains("has been fenced") && errors.contains("two processes run this job"), "{errors}");
-}
+use crate::child::Case;
 
 #[test]
 fn a_second_process_takes_over_from_one_that_is_alive() {
     let case = Case::new(2, 20_000);
     let mut first = case.started(2);
     let mut second = case.started(2);
-    assert_fenced(&case, &mut first);
+    first.ends_fenced(|| case.errors());
     assert!(second.runs_for(Duration::from_millis(1)), "both have ended: {}", case.errors());
     second.kill();
     case.finish();
@@ -37,7 +29,7 @@ fn a_process_that_wakes_up_changes_nothing_and_fences_nobody() {
         zombie.signal("STOP");
         let mut replacement = case.started(2);
         zombie.signal("CONT");
-        assert_fenced(&case, &mut zombie);
+        zombie.ends_fenced(|| case.errors());
         let before = case.committed();
         assert!(replacement.runs_until(|| case.committed() > before + 1), "{}", case.errors());
         replacement.kill();

@@ -1,10 +1,11 @@
 //! The start of an attempt: claim, observe, plan, open. The one place where a job begins or goes on.
 //!
 //! The order matters. The claim comes first: from then on an older attempt prepares nothing more that could
-//! be committed. Then the commit point is opened, which fences where it can. Then the store is observed, and what an older attempt has prepared and could still commit
-//! is taken from it, or found to be committed: from then on what is seen is all. An attempt that has been
-//! overtaken by then stops: what it sees may be its successor's. Then the sinks publish what
-//! the restored checkpoint has committed, before any new output. Only then are sources opened and tasks built.
+//! be committed. Then the commit point is opened, which fences where it can. Then the store is observed,
+//! and what an older attempt has prepared and could still commit is taken from it, or found to be
+//! committed: from then on what is seen is all. An attempt that has been overtaken by then stops: what it
+//! sees may be its successor's. Then the sinks publish what the restored checkpoint has committed, before
+//! any new output. Only then are sources opened and tasks built.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
