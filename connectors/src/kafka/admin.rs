@@ -103,7 +103,7 @@ impl Admin {
         fence(&self.0, &other, CALL).await?;
         let producer = fence(&self.0, &id, CALL).await?;
         let (key, what) = (job.to_owned(), "the job cannot be forgotten");
-        producer.clone().partitions(&topic).await?;
+        producer.clone().learn(&topic).await?;
         producer
             .call(what, move |client| {
                 use rdkafka::producer::{BaseRecord, Producer as _};

@@ -25,10 +25,11 @@ use rdkafka::{
     message::Message as _,
     topic_partition_list::{Offset, TopicPartitionList},
 };
-use std::{any::Any, collections::BTreeSet, sync::Arc, time::Duration};
+use std::{any::Any, collections::BTreeSet, sync::Arc, task::Poll, time::Duration};
 use tidegate_checkpoint::{
     commit::{
-        CommitContext, CommitPermit, CommitPoint, CommitRecord, OpenCommitPoint, Sealed, StoreCommitPoint, still_newest,
+        CommitContext, CommitPermit, CommitPoint, CommitRecord, OpenCommitPoint, Sealed, StoreCommitPoint,
+        committed_manifest, still_newest,
     },
     error::Kind,
     ids::JobId,
@@ -89,7 +90,8 @@ async fn open(kafka: &Kafka, CommitContext { store, attempt, interval }: CommitC
     let timeout = timeout(kafka, interval)?;
     let topic = commits_topic(store.job());
     ensure_topic(kafka, &topic).await?;
-    let found = read_latest(kafka, &topic, false).await?;
+    let readers = Readers::new(kafka, &topic)?;
+    let found = readers.latest(false).await?;
     kill::point("kafka.recover.found");
     check_owner(&store, &topic, found.as_ref()).await?;
     still_newest(&store, attempt).await?;
@@ -104,9 +106,9 @@ async fn open(kafka: &Kafka, CommitContext { store, attempt, interval }: CommitC
         return Err(Error::internal("a producer has gone missing while it was fenced"));
     };
     let transactions = Transactions::begin(kafka, ids.clone(), timeout, [first, second]).await?;
-    let latest = read_latest(kafka, &topic, true).await?;
+    let latest = readers.latest(true).await?;
     for producer in [transactions.lane(0), transactions.lane(1)] {
-        producer.partitions(&topic).await?;
+        producer.learn(&topic).await?;
     }
     kill::point("kafka.recover.read");
     let this = KafkaCommitPoint { store, topic, ids, latest, transactions };
@@ -171,50 +173,60 @@ async fn ensure_topic(kafka: &Kafka, topic: &str) -> Result<()> {
     }
 }
 
-/// The newest commit record. With `all`, every transaction on the topic has to have ended first: those who wrote them
-/// are fenced, so that what is read then is final.
-async fn read_latest(kafka: &Kafka, topic: &str, all: bool) -> Result<Option<CommitRecord>> {
-    let deadline = now() + CALL;
-    loop {
-        let (kafka, name) = (kafka.clone(), topic.to_owned());
-        let outcome = blocking(move || {
-            let admin: BaseConsumer<Events> = kafka.client(&Role::Admin)?;
-            let reader: BaseConsumer<Events> =
-                kafka.client(&Role::Consumer { group: "tidegate", committed_only: true })?;
-            let what = format!("the job's commit records in topic {name:?} cannot be read");
-            let failed = |e: KafkaError| kafka.failed(&what, &e);
-            let (low, high) = admin.fetch_watermarks(&name, 0, CONTACT).map_err(failed)?;
-            let (_, stable) = reader.fetch_watermarks(&name, 0, CONTACT).map_err(failed)?;
-            if all && stable < high {
-                return Ok(None);
-            }
-            // The last one is near the end, but for a long row of transactions that were given up.
-            let mut latest = None;
-            for from in [(stable - TAIL).max(low), low] {
-                let found = records(&reader, &name, from).map_err(failed)?;
-                let is_empty = found.is_empty();
-                // A tombstone is a record too: it says that the job was forgotten.
-                latest = found.into_iter().next_back().flatten();
-                if !is_empty || from == low {
-                    break;
+/// Those who look at the topic of commit records: one sees what is committed, one everything. Made once a start.
+struct Readers {
+    kafka: Kafka,
+    topic: String,
+    committed: BaseConsumer<Events>,
+    all: BaseConsumer<Events>,
+}
+
+impl Readers {
+    fn new(kafka: &Kafka, topic: &str) -> Result<Arc<Self>> {
+        let committed = kafka.client(&Role::Consumer { group: "tidegate", committed_only: true })?;
+        let all = kafka.client(&Role::Admin)?;
+        Ok(Arc::new(Self { kafka: kafka.clone(), topic: topic.to_owned(), committed, all }))
+    }
+
+    /// The newest commit record. Where it is to be final, every transaction on the topic has to have ended first: those
+    /// who wrote them are fenced.
+    async fn latest(self: &Arc<Self>, is_final: bool) -> Result<Option<CommitRecord>> {
+        let (topic, deadline) = (&self.topic, now() + CALL);
+        loop {
+            let this = self.clone();
+            match blocking(move || this.look(is_final)).await {
+                Ok(Poll::Ready(None)) => return Ok(None),
+                Ok(Poll::Ready(Some(bytes))) => {
+                    return CommitRecord::decode(&format!("the newest record of topic {topic:?}"), &bytes).map(Some);
                 }
+                Ok(Poll::Pending) if now() > deadline => {
+                    return Err(Error::unavailable(format!("a transaction in topic {topic:?} does not end"))
+                        .hint("somebody else writes to it, or the broker's transaction coordinator hangs"));
+                }
+                Err(error) if error.kind() != Kind::Unavailable || now() > deadline => return Err(error),
+                // A topic that has just been made has no leader yet; a transaction that was aborted takes a moment.
+                Ok(Poll::Pending) | Err(_) => sleep(Duration::from_millis(20)).await,
             }
-            Ok(Some(latest))
-        })
-        .await;
-        match outcome {
-            Ok(Some(None)) => return Ok(None),
-            Ok(Some(Some(bytes))) => {
-                return CommitRecord::decode(&format!("the newest record of topic {topic:?}"), &bytes).map(Some);
-            }
-            Ok(None) if now() > deadline => {
-                return Err(Error::unavailable(format!("a transaction in topic {topic:?} does not end"))
-                    .hint("somebody else writes to it, or the broker's transaction coordinator hangs"));
-            }
-            Err(error) if error.kind() != Kind::Unavailable || now() > deadline => return Err(error),
-            // A topic that has just been made has no leader yet; a transaction that was aborted takes a moment.
-            Ok(None) | Err(_) => sleep(Duration::from_millis(20)).await,
         }
+    }
+
+    /// The newest value, if there is one; pending where a transaction is open that has to end first. Blocks.
+    fn look(&self, is_final: bool) -> Result<Poll<Option<Vec<u8>>>> {
+        let (name, what) = (&self.topic, format!("the job's commit records in topic {:?} cannot be read", self.topic));
+        let failed = |e: KafkaError| self.kafka.failed(&what, &e);
+        let (low, high) = self.all.fetch_watermarks(name, 0, CONTACT).map_err(failed)?;
+        let (_, stable) = self.committed.fetch_watermarks(name, 0, CONTACT).map_err(failed)?;
+        if is_final && stable < high {
+            return Ok(Poll::Pending);
+        }
+        // The last one is near the end, but for a long row of transactions that were given up.
+        let near = (stable - TAIL).max(low);
+        let mut found = records(&self.committed, name, near).map_err(failed)?;
+        if found.is_empty() && near > low {
+            found = records(&self.committed, name, low).map_err(failed)?;
+        }
+        // A tombstone is a record too: it says that the job was forgotten.
+        Ok(Poll::Ready(found.pop().flatten()))
     }
 }
 
@@ -249,22 +261,18 @@ pub(super) fn records(
 /// job of somebody else.
 async fn check_owner(store: &CheckpointStore, topic: &str, found: Option<&CommitRecord>) -> Result<()> {
     let Some(record) = found else { return Ok(()) };
-    match store.read_manifest(&record.manifest).await {
-        Ok(manifest) if manifest.lineage == record.lineage => Ok(()),
+    match committed_manifest(store, record).await {
+        Ok(_) => Ok(()),
         Err(error) if error.kind() != Kind::Corrupt => Err(error),
-        other => {
+        Err(cause) => {
             let text = format!(
                 "topic {topic:?} says that checkpoint {} of this job is {}, which is not in checkpoint.store",
                 record.epoch, record.manifest
             );
-            let error = Error::config(text).hint(
+            Err(Error::config(text).caused_by(cause).hint(
                 "another job has the same name: give this one its own; or its checkpoints are elsewhere, or lost: \
                  point checkpoint.store at them, or delete the topic to begin with nothing (its output stays)",
-            );
-            Err(match other {
-                Err(cause) => error.caused_by(cause),
-                Ok(_) => error,
-            })
+            ))
         }
     }
 }

@@ -7,7 +7,11 @@ use rdkafka::{
     error::KafkaError,
     producer::{Producer as _, ThreadedProducer},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tidegate_core::{
     Error, Kind, Result,
     env::{Instant, now, spawn_thread},
@@ -25,14 +29,14 @@ pub(super) struct Producer {
     client: Option<ThreadedProducer<Events>>,
     transactional: bool,
     /// Topics whose partitions it knows, and how many those are. A handle of each is kept, so that it goes on to.
-    topics: std::sync::Mutex<BTreeMap<String, (Topic, i32)>>,
+    topics: Mutex<BTreeMap<String, (Topic, i32)>>,
 }
 
 impl Producer {
     pub(super) fn new(kafka: &Kafka, role: &Role<'_>) -> Result<Arc<Self>> {
         let client = Some(kafka.client(role)?);
         let transactional = matches!(role, Role::Transactional { .. });
-        Ok(Arc::new(Self { kafka: kafka.clone(), client, transactional, topics: std::sync::Mutex::default() }))
+        Ok(Arc::new(Self { kafka: kafka.clone(), client, transactional, topics: Mutex::default() }))
     }
 
     fn client(&self) -> Result<&ThreadedProducer<Events>> {
@@ -104,27 +108,24 @@ impl Producer {
         .await
     }
 
-    /// How many partitions a topic has, once the client knows them: it must, before it is handed a batch.
+    /// Makes the client know a topic's partitions: it must, before it is handed a batch.
     ///
     /// # Errors
     /// [`Kind::Config`] when there is no such topic, or it may not be seen.
-    pub(super) async fn partitions(self: Arc<Self>, topic: &str) -> Result<i32> {
+    pub(super) async fn learn(self: Arc<Self>, topic: &str) -> Result<()> {
         let name = topic.to_owned();
         blocking(move || {
-            let known = |producer: &Self| producer.topics().get(&name).map(|(_, count)| *count);
-            if let Some(count) = known(&self) {
-                return Ok(count);
+            if self.topics().contains_key(&name) {
+                return Ok(());
             }
             let client = self.client()?;
             let what = format!("topic {name:?} cannot be written");
             let failed = |e: KafkaError| self.failed(&what, &e);
             // In this order: what metadata says of a topic that the client has no handle of is forgotten.
             let handle = Topic::new(client, &name).map_err(failed)?;
-            let deadline = now() + CONTACT;
-            let metadata = fetch(client, &name, deadline).map_err(failed)?;
-            let count = i32::try_from(metadata).unwrap_or(i32::MAX);
-            self.topics().insert(name, (handle, count));
-            Ok(count)
+            let count = fetch(client, &name, now() + CONTACT).map_err(failed)?;
+            self.topics().insert(name, (handle, i32::try_from(count).unwrap_or(i32::MAX)));
+            Ok(())
         })
         .await
     }
@@ -139,8 +140,8 @@ impl Producer {
         Ok(Some((topic, count)))
     }
 
-    fn topics(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Topic, i32)>> {
-        self.topics.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn topics(&self) -> MutexGuard<'_, BTreeMap<String, (Topic, i32)>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,7 +149,7 @@ impl Producer {
 fn fetch(client: &ThreadedProducer<Events>, topic: &str, deadline: Instant) -> Result<usize, KafkaError> {
     use rdkafka::error::RDKafkaErrorCode::{LeaderNotAvailable, UnknownTopicOrPartition};
     loop {
-        let left = deadline.saturating_duration_since(now()).max(std::time::Duration::from_millis(1));
+        let left = deadline.saturating_duration_since(now()).max(Duration::from_millis(1));
         let metadata = client.client().fetch_metadata(Some(topic), left)?;
         let found = metadata.topics().iter().find(|t| t.name() == topic);
         let error = found.and_then(rdkafka::metadata::MetadataTopic::error).map(rdkafka::error::RDKafkaErrorCode::from);
@@ -174,7 +175,7 @@ pub(super) fn fenced(what: &str) -> Error {
 impl Drop for Producer {
     fn drop(&mut self) {
         let client = self.client.take();
-        let topics = std::mem::take(self.topics.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let topics = std::mem::take(self.topics.get_mut().unwrap_or_else(PoisonError::into_inner));
         let transactional = self.transactional;
         let dropped = spawn_thread("kafka-drop", move || {
             if let Some(client) = client.filter(|_| transactional)

@@ -116,7 +116,7 @@ impl<T: Send + 'static, E: Encode<T>> Sink<T> for KafkaSink<T, E> {
             };
             if self.layout.topic.is_none() {
                 for producer in &producers {
-                    producer.clone().partitions(&self.topic).await?;
+                    producer.clone().learn(&self.topic).await?;
                 }
             }
             let route = match (transactions, producers.into_iter().next()) {

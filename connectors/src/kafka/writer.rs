@@ -125,7 +125,7 @@ impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
                 self.waiting = Some(Box::pin(all.clone().drained(*turn)));
             } else if let Some(topic) = self.buffer.unknown(&self.producer)? {
                 let producer = self.producer.clone();
-                self.waiting = Some(Box::pin(async move { producer.partitions(&topic).await.map(drop) }));
+                self.waiting = Some(Box::pin(async move { producer.learn(&topic).await }));
             } else if self.producer.in_flight() >= IN_FLIGHT_MAX {
                 let producer = self.producer.clone();
                 self.waiting = Some(Box::pin(async move {
@@ -207,7 +207,7 @@ impl Buffer {
     /// As `hand_over`, once all topics are known.
     async fn hand_over_once_known(mut self, producer: Arc<Producer>) -> Result<()> {
         while let Some(topic) = self.unknown(&producer)? {
-            producer.clone().partitions(&topic).await?;
+            producer.clone().learn(&topic).await?;
         }
         self.hand_over(&producer)
     }
