@@ -3,21 +3,26 @@
 //!     cargo run --release -p tidegate-bench -- w2 --events 50000000 --parallelism 1 --checkpoint-interval 1s
 //!     cargo run --release -p tidegate-bench -- w2 --events 50000000 --baseline
 //!     cargo run --release -p tidegate-bench -- compare --rounds 5
+//!     cargo run --release -p tidegate-bench -- k1 --rounds 3
 //!
 //! One JSON line a run. `events_per_cpu_second` counts the CPU time of the whole process in the *steady part*,
 //! from the moment the last source has emitted a fifth of its events to the end: on a shared machine it is
-//! the figure to trust.
+//! the figure to trust. What begins with a k runs against a real Kafka broker, and compares at once: see [`kafka`].
 mod baseline;
 mod compare;
 mod engine;
 mod events;
+mod kafka;
 mod marked;
 mod measure;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "tidegate-bench w1|w2|w3|w4 [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
-tidegate-bench compare [w1 w2 w3 ...] [--events N] [--rounds R] [--checkpoint-interval 1s]";
+tidegate-bench compare [w1 w2 w3 ...] [--events N] [--rounds R] [--checkpoint-interval 1s]
+tidegate-bench k1|k2 [--events N] [--parallelism P] [--rounds R]
+tidegate-bench latency [--events N]
+tidegate-bench recovery [--rounds R]";
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -30,6 +35,8 @@ pub struct Args {
     interval: String,
     baseline: bool,
     rounds: usize,
+    /// This process is the client of a Kafka workload.
+    client: Option<kafka::Run>,
 }
 
 fn args() -> Result<Args, String> {
@@ -43,6 +50,7 @@ fn args() -> Result<Args, String> {
         interval: "0s".into(),
         baseline: false,
         rounds: 5,
+        client: None,
     };
     while let Some(name) = given.next() {
         let mut value = || given.next().ok_or(format!("{name} needs a value"));
@@ -53,6 +61,12 @@ fn args() -> Result<Args, String> {
             "--checkpoint-interval" => args.interval = value()?,
             "--rounds" => args.rounds = number(value()?)? as usize,
             "--baseline" => args.baseline = true,
+            "--at" => args.client.get_or_insert_default().at = value()?,
+            "--input" => args.client.get_or_insert_default().input = value()?,
+            "--output" => args.client.get_or_insert_default().output = value()?,
+            "--job" => args.client.get_or_insert_default().job = value()?,
+            "--store" => args.client.get_or_insert_default().store = Some(value()?.into()),
+            "--endless" => args.client.get_or_insert_default().endless = true,
             _ if !name.starts_with('-') => args.workloads.push(name),
             _ => return Err(format!("unknown argument {name}")),
         }
@@ -63,6 +77,9 @@ fn args() -> Result<Args, String> {
 fn run(args: &Args) -> Result<(), String> {
     if args.command == "compare" {
         return compare::compare(args);
+    }
+    if kafka::COMMANDS.contains(&&*args.command) {
+        return kafka::run(args);
     }
     let workload = events::Workload::by_name(&args.command).ok_or(format!("there is no workload {}", args.command))?;
     let events = args.events.unwrap_or(50_000_000);

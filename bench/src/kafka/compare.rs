@@ -1,0 +1,113 @@
+//! Throughput: the hand-written loop and the engine in turn over the same topic, several rounds; medians, and the
+//! ratio round by round.
+use serde_json::Value;
+use std::collections::HashMap;
+
+use super::{
+    Failed, Run,
+    meter::quantile,
+    stand::{PARTITIONS, Stand, finish, spawn},
+    work::{Account, Rows, in_euros, kept, order},
+};
+
+pub fn run(workload: &str, events: u64, parallelism: u32, rounds: usize) -> Result<(), Failed> {
+    let mut stand = Stand::new()?;
+    let input = stand.topic("orders")?;
+    stand.fill(&input, events)?;
+    let (hand_rows, rows) = (answer("k1", events)?, answer(workload, events)?);
+    // The first to read a topic finds it in nobody's cache.
+    measure(
+        &mut stand,
+        &Case { workload: "k1", by_hand: true, interval: "", parallelism: 1 },
+        &input,
+        events,
+        hand_rows,
+    )?;
+    let hand = Case { workload: "k1", by_hand: true, interval: "", parallelism: 1 };
+    let ours = ["1s", "100ms"].map(|interval| Case { workload, by_hand: false, interval, parallelism });
+    let mut found: Vec<Vec<Value>> = vec![Vec::new(); 3];
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds}", round + 1);
+        found[0].push(measure(&mut stand, &hand, &input, events, hand_rows)?);
+        for (case, found) in ours.iter().zip(&mut found[1..]) {
+            found.push(measure(&mut stand, case, &input, events, rows)?);
+        }
+    }
+    println!(
+        "{:<18} {:>12} {:>7} {:>8} {:>7} {:>20} {:>16} {:>5}",
+        "", "k/cpu-s", "ratio", "k/s", "commits", "commit ms 50/99/max", "longest gaps ms", "MB"
+    );
+    let names = ["k1 by hand".to_owned(), format!("{workload} every 1s"), format!("{workload} every 100ms")];
+    for (name, runs) in names.iter().zip(&found) {
+        let of = |read: &dyn Fn(&Value) -> f64| quantile(&runs.iter().map(read).collect::<Vec<_>>(), 0.5);
+        let number = |name: &'static str| of(&|run| run[name].as_f64().unwrap_or(f64::NAN));
+        let rate = |run: &Value| run["events_per_cpu_second"].as_f64().unwrap_or(f64::NAN);
+        let ratios: Vec<_> = runs.iter().zip(&found[0]).map(|(ours, hand)| rate(ours) / rate(hand)).collect();
+        let commit = |index: usize| of(&|run| run["checkpoint_ms"][index].as_f64().unwrap_or(f64::NAN));
+        let gaps: Vec<_> = runs.iter().map(|run| run["gaps_ms"][0].to_string()).collect();
+        println!(
+            "{name:<18} {:>12.0} {:>7.2} {:>8.0} {:>7.0} {:>20} {:>16} {:>5.0}",
+            number("events_per_cpu_second") / 1e3,
+            quantile(&ratios, 0.5),
+            number("events_per_second") / 1e3,
+            number("checkpoints"),
+            format!("{:.0}/{:.0}/{:.0}", commit(0), commit(1), commit(2)),
+            gaps.join(" "),
+            number("rss_mb"),
+        );
+    }
+    Ok(())
+}
+
+struct Case<'a> {
+    workload: &'a str,
+    by_hand: bool,
+    interval: &'a str,
+    parallelism: u32,
+}
+
+fn measure(stand: &mut Stand, case: &Case<'_>, input: &str, events: u64, expected: Rows) -> Result<Value, Failed> {
+    let output = stand.topic(case.workload)?;
+    let run = Run {
+        workload: case.workload.to_owned(),
+        at: stand.servers().to_owned(),
+        input: input.to_owned(),
+        job: format!("bench-{output}"),
+        output,
+        interval: if case.by_hand { "0s" } else { case.interval }.to_owned(),
+        parallelism: case.parallelism,
+        events,
+        ..Run::default()
+    };
+    let mut found = finish(spawn(&run, case.by_hand)?)?;
+    let output = stand.output(&run.output)?;
+    if output.rows != expected {
+        return Err(format!("{} has written {:?} instead of {expected:?}", run.job, output.rows));
+    }
+    found["gaps_ms"] = output.gaps_ms().into();
+    eprintln!("{found}");
+    stand.broker.judge()?.delete_topic(&run.output)?;
+    Ok(found)
+}
+
+/// What has to come out.
+fn answer(workload: &str, events: u64) -> Result<Rows, Failed> {
+    let (mut rows, mut bytes, mut sums) = (Rows::default(), Vec::new(), HashMap::<String, (u64, u64)>::new());
+    let parts = PARTITIONS as u64;
+    for n in 0..events {
+        let order = order(n % parts, parts, n / parts, 1_700_000_000_000 + n as i64);
+        bytes.clear();
+        if workload == "k2" {
+            let (count, sum_cents) = sums.entry(order.user.clone()).or_default();
+            (*count, *sum_cents) = (*count + 1, *sum_cents + order.price_cents);
+            let row = Account { user: order.user, count: *count, sum_cents: *sum_cents, ts: order.ts };
+            serde_json::to_writer(&mut bytes, &row).map_err(|e| e.to_string())?;
+        } else if let Some(row) = kept(in_euros(order)) {
+            serde_json::to_writer(&mut bytes, &row).map_err(|e| e.to_string())?;
+        } else {
+            continue;
+        }
+        rows.add(&bytes);
+    }
+    Ok(rows)
+}

@@ -1,0 +1,122 @@
+//! What the runs stand on: a broker, filled topics, clients as processes, and a look at what they have written.
+use serde_json::Value;
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+use tidegate_testbed::kafka::Broker;
+
+use super::{
+    Failed, Run,
+    batches::{Reader, Writer},
+    work::{Rows, order},
+};
+
+/// Of every topic.
+pub const PARTITIONS: usize = 2;
+
+pub struct Stand {
+    pub broker: Broker,
+    topics: u32,
+}
+
+/// What stands in an output topic.
+pub struct Output {
+    pub rows: Rows,
+    /// When the broker has appended each row, in ms since 1970, in order.
+    pub appended_ms: Vec<i64>,
+}
+
+impl Stand {
+    pub fn new() -> Result<Self, Failed> {
+        eprintln!("starting a broker");
+        Ok(Self { broker: Broker::start()?, topics: 0 })
+    }
+
+    pub fn servers(&self) -> &str {
+        self.broker.bootstrap()
+    }
+
+    /// A new topic. The broker stamps its records when it appends them.
+    pub fn topic(&mut self, what: &str) -> Result<String, Failed> {
+        self.topics += 1;
+        let name = format!("{what}-{}", self.topics);
+        let settings = [("message.timestamp.type", "LogAppendTime"), ("retention.ms", "-1")];
+        self.broker.judge()?.create_topic(&name, PARTITIONS as i32, &settings)?;
+        Ok(name)
+    }
+
+    /// Writes orders, as many to each partition.
+    pub fn fill(&self, topic: &str, events: u64) -> Result<(), Failed> {
+        eprintln!("writing {events} orders");
+        let mut writer = Writer::new(self.servers(), topic, 5)?;
+        let parts = PARTITIONS as u64;
+        for n in 0..events {
+            let order = order(n % parts, parts, n / parts, 1_700_000_000_000 + n as i64);
+            writer.write((n % parts) as i32, |bytes| serde_json::to_writer(bytes, &order))?;
+            if writer.buffered() == 1024 {
+                writer.hand_over()?;
+            }
+        }
+        writer.flush()
+    }
+
+    /// Reads a topic as far as transactions have been committed.
+    pub fn output(&self, topic: &str) -> Result<Output, Failed> {
+        let mut reader = Reader::new(self.servers(), topic, &[0; PARTITIONS], true)?;
+        let ends = reader.ends(topic, PARTITIONS as i32)?;
+        let mut found = Output { rows: Rows::default(), appended_ms: Vec::new() };
+        let (mut at, mut idle) = (vec![0; PARTITIONS], 0);
+        // Behind the last row there is a marker, which nobody sees.
+        while at.iter().zip(&ends).any(|(at, end)| at + 1 < *end) && idle < 20 {
+            idle += 1;
+            reader.next(100, |row| {
+                idle = 0;
+                at[row.partition as usize] = row.offset + 1;
+                found.rows.add(row.value);
+                found.appended_ms.push(row.timestamp_ms);
+                Ok(())
+            })?;
+        }
+        found.appended_ms.sort_unstable();
+        Ok(found)
+    }
+}
+
+impl Output {
+    /// The longest times in which nothing was appended, in ms, longest first. The start does not count.
+    pub fn gaps_ms(&self) -> Vec<i64> {
+        let mut gaps: Vec<_> = self.appended_ms.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        gaps.sort_unstable_by(|a, b| b.cmp(a));
+        gaps.truncate(10);
+        gaps
+    }
+}
+
+/// Starts a client.
+pub fn spawn(run: &Run, by_hand: bool) -> Result<Child, Failed> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut command = Command::new(program);
+    command.arg(&run.workload).args(["--at", &run.at, "--input", &run.input, "--output", &run.output]);
+    command.args(["--job", &run.job, "--checkpoint-interval", &run.interval]);
+    command.args(["--parallelism", &run.parallelism.to_string(), "--events", &run.events.to_string()]);
+    if let Some(store) = run.store.as_deref().and_then(Path::to_str) {
+        command.args(["--store", store]);
+    }
+    if run.endless {
+        command.arg("--endless");
+    }
+    if by_hand {
+        command.arg("--baseline");
+    }
+    command.stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())
+}
+
+/// Waits for a client's end, and for what it says of itself.
+pub fn finish(client: Child) -> Result<Value, Failed> {
+    let output = client.wait_with_output().map_err(|e| e.to_string())?;
+    if !output.status.success() {
+        return Err(format!("the client has failed: {}", output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| e.to_string())
+}
