@@ -20,9 +20,9 @@ use std::process::ExitCode;
 
 const USAGE: &str = "tidegate-bench w1|w2|w3|w4 [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
 tidegate-bench compare [w1 w2 w3 ...] [--events N] [--rounds R] [--checkpoint-interval 1s]
-tidegate-bench k1|k2 [--events N] [--parallelism P] [--rounds R]
-tidegate-bench latency [--events N]
-tidegate-bench recovery [--rounds R]";
+tidegate-bench k1|k2 [--events N] [--parallelism P] [--rounds R] [--set linger.ms=5 ...]
+tidegate-bench latency [--events N] [--set ...]
+tidegate-bench recovery [--rounds R] [--set ...]";
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct Args {
     interval: String,
     baseline: bool,
     rounds: usize,
+    /// Properties of librdkafka's, for the engine's clients.
+    kafka: Vec<(String, String)>,
     /// This process is the client of a Kafka workload.
     client: Option<kafka::Run>,
 }
@@ -50,6 +52,7 @@ fn args() -> Result<Args, String> {
         interval: "0s".into(),
         baseline: false,
         rounds: 5,
+        kafka: Vec::new(),
         client: None,
     };
     while let Some(name) = given.next() {
@@ -61,6 +64,11 @@ fn args() -> Result<Args, String> {
             "--checkpoint-interval" => args.interval = value()?,
             "--rounds" => args.rounds = number(value()?)? as usize,
             "--baseline" => args.baseline = true,
+            "--set" => {
+                let set = value()?;
+                let (name, value) = set.split_once('=').ok_or(format!("--set {set}: not NAME=VALUE"))?;
+                args.kafka.push((name.to_owned(), value.to_owned()));
+            }
             "--at" => args.client.get_or_insert_default().at = value()?,
             "--input" => args.client.get_or_insert_default().input = value()?,
             "--output" => args.client.get_or_insert_default().output = value()?,

@@ -9,22 +9,20 @@ use super::{
     stand::{PARTITIONS, Stand, finish, spawn},
     work::{Account, Rows, in_euros, kept, order},
 };
+use crate::Args;
 
-pub fn run(workload: &str, events: u64, parallelism: u32, rounds: usize) -> Result<(), Failed> {
+pub fn run(args: &Args) -> Result<(), Failed> {
+    let (workload, parallelism, rounds) = (&*args.command, args.parallelism, args.rounds.max(1));
+    let events = args.events.unwrap_or(3_000_000);
     let mut stand = Stand::new()?;
     let input = stand.topic("orders")?;
     stand.fill(&input, events)?;
     let (hand_rows, rows) = (answer("k1", events)?, answer(workload, events)?);
     // The first to read a topic finds it in nobody's cache.
-    measure(
-        &mut stand,
-        &Case { workload: "k1", by_hand: true, interval: "", parallelism: 1 },
-        &input,
-        events,
-        hand_rows,
-    )?;
-    let hand = Case { workload: "k1", by_hand: true, interval: "", parallelism: 1 };
-    let ours = ["1s", "100ms"].map(|interval| Case { workload, by_hand: false, interval, parallelism });
+    let hand = Case { workload: "k1", by_hand: true, interval: "0s", parallelism: 1, kafka: &[] };
+    measure(&mut stand, &hand, &input, events, hand_rows)?;
+    let ours =
+        ["1s", "100ms"].map(|interval| Case { workload, by_hand: false, interval, parallelism, kafka: &args.kafka });
     let mut found: Vec<Vec<Value>> = vec![Vec::new(); 3];
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
@@ -64,6 +62,7 @@ struct Case<'a> {
     by_hand: bool,
     interval: &'a str,
     parallelism: u32,
+    kafka: &'a [(String, String)],
 }
 
 fn measure(stand: &mut Stand, case: &Case<'_>, input: &str, events: u64, expected: Rows) -> Result<Value, Failed> {
@@ -74,7 +73,8 @@ fn measure(stand: &mut Stand, case: &Case<'_>, input: &str, events: u64, expecte
         input: input.to_owned(),
         job: format!("bench-{output}"),
         output,
-        interval: if case.by_hand { "0s" } else { case.interval }.to_owned(),
+        interval: case.interval.to_owned(),
+        kafka: case.kafka.to_vec(),
         parallelism: case.parallelism,
         events,
         ..Run::default()

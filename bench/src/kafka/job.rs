@@ -18,7 +18,10 @@ fn job(run: &Run, store: &Path) -> Result<Job, Failed> {
         "kafka": { "bootstrap.servers": run.at },
     });
     let settings: Settings = serde_json::from_value(settings).map_err(|e| e.to_string())?;
-    let kafka = Kafka::new(&settings);
+    let mut kafka = Kafka::new(&settings);
+    for (name, value) in &run.kafka {
+        kafka = kafka.set(name, value);
+    }
     let job = Job::new(&run.job, settings);
     let orders = kafka.source(run.input.clone(), Json::<Order>::new());
     let orders = job.source("orders", if run.endless { orders } else { orders.available_now() });

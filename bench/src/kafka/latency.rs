@@ -18,13 +18,15 @@ use super::{
     stand::{PARTITIONS, Stand, spawn},
     work::{Payment, in_euros, kept, order},
 };
+use crate::Args;
 
 const PER_SECOND: u64 = 50_000;
 const INTERVAL: &str = "100ms";
 /// The beginning does not count: connections are made, caches are cold.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-pub fn run(events: u64) -> Result<(), Failed> {
+pub fn run(args: &Args) -> Result<(), Failed> {
+    let events = args.events.unwrap_or(1_500_000);
     let mut stand = Stand::new()?;
     let (input, output) = (stand.topic("orders")?, stand.topic("payments")?);
     let run = Run {
@@ -37,6 +39,7 @@ pub fn run(events: u64) -> Result<(), Failed> {
         parallelism: 1,
         events,
         endless: true,
+        kafka: args.kafka.clone(),
         ..Run::default()
     };
     let mut client = spawn(&run, false)?;

@@ -41,6 +41,8 @@ pub struct Run {
     pub events: u64,
     /// Does not end with what is there.
     pub endless: bool,
+    /// Properties of librdkafka's besides.
+    pub kafka: Vec<(String, String)>,
     /// Where checkpoints are kept; without it, in a folder that goes with the run.
     pub store: Option<PathBuf>,
 }
@@ -52,15 +54,16 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     if let Some(run) = &args.client {
         let (workload, interval, events) =
             (args.command.clone(), args.interval.clone(), args.events.unwrap_or_default());
-        let run = Run { workload, interval, events, parallelism: args.parallelism, ..run.clone() };
+        let (parallelism, kafka) = (args.parallelism, args.kafka.clone());
+        let run = Run { workload, interval, parallelism, events, kafka, ..run.clone() };
         let line = if args.baseline { hand::run(&run)? } else { job::run(&run)? };
         println!("{line}");
         return Ok(());
     }
     match &*args.command {
-        "latency" => latency::run(args.events.unwrap_or(1_500_000)),
-        "recovery" => recovery::run(args.rounds.max(1)),
-        workload => compare::run(workload, args.events.unwrap_or(3_000_000), args.parallelism, args.rounds.max(1)),
+        "latency" => latency::run(args),
+        "recovery" => recovery::run(args),
+        _ => compare::run(args),
     }
 }
 

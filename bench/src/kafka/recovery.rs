@@ -17,12 +17,14 @@ use super::{
     stand::{PARTITIONS, Stand, spawn},
     work::order,
 };
+use crate::Args;
 
 /// Orders at once; then a pause of a millisecond.
 const BURST: u64 = 10;
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub fn run(rounds: usize) -> Result<(), Failed> {
+pub fn run(args: &Args) -> Result<(), Failed> {
+    let rounds = args.rounds.max(1);
     let mut stand = Stand::new()?;
     let (input, output) = (stand.topic("orders")?, stand.topic("accounts")?);
     let store = tempfile::tempdir().map_err(|e| e.to_string())?;
@@ -35,6 +37,7 @@ pub fn run(rounds: usize) -> Result<(), Failed> {
         interval: "100ms".into(),
         parallelism: 1,
         endless: true,
+        kafka: args.kafka.clone(),
         store: Some(store.path().to_owned()),
         ..Run::default()
     };

@@ -93,15 +93,30 @@ impl Output {
     }
 }
 
+/// Puts a profiler in front of a client: `TIDEGATE_BENCH_UNDER="perf record -g -o %.data"`, where `%` is the job's name.
+const UNDER: &str = "TIDEGATE_BENCH_UNDER";
+
 /// Starts a client.
 pub fn spawn(run: &Run, by_hand: bool) -> Result<Child, Failed> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
-    let mut command = Command::new(program);
+    let under = std::env::var(UNDER).unwrap_or_default().replace('%', &run.job);
+    let mut words = under.split_whitespace();
+    let mut command = match words.next() {
+        None => Command::new(program),
+        Some(profiler) => {
+            let mut command = Command::new(profiler);
+            command.args(words).arg(program);
+            command
+        }
+    };
     command.arg(&run.workload).args(["--at", &run.at, "--input", &run.input, "--output", &run.output]);
     command.args(["--job", &run.job, "--checkpoint-interval", &run.interval]);
     command.args(["--parallelism", &run.parallelism.to_string(), "--events", &run.events.to_string()]);
     if let Some(store) = run.store.as_deref().and_then(Path::to_str) {
         command.args(["--store", store]);
+    }
+    for (name, value) in &run.kafka {
+        command.arg("--set").arg(format!("{name}={value}"));
     }
     if run.endless {
         command.arg("--endless");

@@ -14,7 +14,7 @@ use rdkafka::{
     bindings as sys,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{Producer, ThreadedProducer},
+    producer::{BaseProducer, Producer},
 };
 use std::{
     ffi::{CStr, CString, c_void},
@@ -36,7 +36,7 @@ const FINE: Code = Code::RD_KAFKA_RESP_ERR_NO_ERROR;
 ///
 /// # Errors
 /// `OperationTimedOut` after `limit`.
-pub(super) fn flush(producer: &ThreadedProducer<Events>, limit: Duration) -> Result<(), KafkaError> {
+pub(super) fn flush(producer: &BaseProducer<Events>, limit: Duration) -> Result<(), KafkaError> {
     let ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the client lives as long as `producer`. Delivery reports are served by its own thread meanwhile, as
     // flush wants it of clients that use events.
@@ -61,10 +61,10 @@ pub(super) struct Span {
 /// A topic that a producer writes to.
 pub(super) struct Topic {
     raw: *mut sys::rd_kafka_topic_t,
-    /// Reused from batch to batch: it is empty in between.
-    messages: Vec<sys::rd_kafka_message_t>,
+    /// By partition; reused from batch to batch: they are empty in between.
+    messages: Vec<Vec<sys::rd_kafka_message_t>>,
     /// Dropped last: the topic belongs to it.
-    _producer: ThreadedProducer<Events>,
+    _producer: Arc<BaseProducer<Events>>,
 }
 
 // SAFETY: librdkafka's topics may be used from any thread; `messages` is empty but within `produce`.
@@ -73,7 +73,7 @@ unsafe impl Send for Topic {}
 impl Topic {
     /// # Errors
     /// A name that cannot be one.
-    pub(super) fn new(producer: &ThreadedProducer<Events>, name: &str) -> Result<Self, KafkaError> {
+    pub(super) fn new(producer: &Arc<BaseProducer<Events>>, name: &str) -> Result<Self, KafkaError> {
         let invalid = || KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTopic);
         let c_name = CString::new(name).map_err(|_| invalid())?;
         // SAFETY: the client is alive and the name ends with a zero; no configuration is handed over.
@@ -84,14 +84,17 @@ impl Topic {
         Ok(Self { raw, messages: Vec::new(), _producer: producer.clone() })
     }
 
-    /// Hands messages over, in order; their bytes are copied. There must be room for all of them: librdkafka
-    /// goes on behind one that it refuses, and so would change their order. And the producer must know the topic's
-    /// partitions (fetch its metadata after `new`): else a transaction is told of partition -1.
+    /// Hands messages over, in order within each partition; their bytes are copied. There must be room for all of
+    /// them: librdkafka goes on behind one that it refuses, and so would change their order. And the producer must know
+    /// the topic's partitions (fetch its metadata after `new`): else they are kept for a partition -1.
+    ///
+    /// A call for each partition: one for all of them would look for the partition, and lock it to see whether the
+    /// transaction knows it, message by message.
     ///
     /// # Errors
     /// That of the first one which was refused. Others may have been taken.
     pub(super) fn produce(&mut self, bytes: &[u8], spans: &[Span]) -> Result<(), KafkaError> {
-        self.messages.clear();
+        self.messages.iter_mut().for_each(Vec::clear);
         for span in spans {
             let key = span.key_end.map(|end| &bytes[span.start..end]);
             let value = &bytes[span.key_end.unwrap_or(span.start)..span.end];
@@ -103,21 +106,27 @@ impl Topic {
             if !span.tombstone {
                 (message.payload, message.len) = (value.as_ptr().cast_mut().cast(), value.len());
             }
-            message.partition = span.partition;
-            self.messages.push(message);
+            let partition = usize::try_from(span.partition)
+                .map_err(|_| KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition))?;
+            if self.messages.len() <= partition {
+                self.messages.resize_with(partition + 1, Vec::new);
+            }
+            self.messages[partition].push(message);
         }
-        let flags = sys::RD_KAFKA_MSG_F_COPY | sys::RD_KAFKA_MSG_F_PARTITION;
-        let (first, count) = (self.messages.as_mut_ptr(), self.messages.len());
-        // SAFETY: the pointers lead into `bytes`, which outlives the call, and F_COPY says that it keeps none of
-        // them; it writes to nothing but the messages' own fields.
-        let taken = unsafe { sys::rd_kafka_produce_batch(self.raw, 0, flags, first, count as i32) };
-        let refused = self.messages.iter().find(|m| m.err != FINE).map(|m| m.err);
-        self.messages.clear();
-        match refused {
-            None if taken as usize == count => Ok(()),
-            None => Err(KafkaError::MessageProduction(RDKafkaErrorCode::Fail)),
-            Some(code) => Err(KafkaError::MessageProduction(code.into())),
+        let mut refused = None;
+        for (partition, messages) in (0..).zip(&mut self.messages).filter(|(_, messages)| !messages.is_empty()) {
+            let (first, count) = (messages.as_mut_ptr(), messages.len());
+            // SAFETY: the pointers lead into `bytes`, which outlives the call, and F_COPY says that it keeps none of
+            // them; it writes to nothing but the messages' own fields.
+            let taken = unsafe {
+                sys::rd_kafka_produce_batch(self.raw, partition, sys::RD_KAFKA_MSG_F_COPY, first, count as i32)
+            };
+            let error = messages.iter().find(|m| m.err != FINE).map(|m| m.err.into());
+            let error = error.or((taken as usize != count).then_some(RDKafkaErrorCode::Fail));
+            messages.clear();
+            refused = refused.or(error);
         }
+        refused.map_or(Ok(()), |code| Err(KafkaError::MessageProduction(code)))
     }
 }
 

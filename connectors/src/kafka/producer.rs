@@ -1,15 +1,22 @@
 //! A producer as the sink needs it: one that hands over, drains, and knows what has failed.
 //!
 //! Its calls block, so they run beside the engine. Its events are served by a thread of its own, without which a
-//! drain would never end. The hard case is the delivery that has failed after everybody thought it done: no drain
+//! drain would never end (not by rdkafka's `ThreadedProducer`, which looks ten times a second whether it is over, and
+//! spins for a millisecond each time). The hard case is the delivery that has failed after everybody thought it done: no drain
 //! succeeds while there is one, and a producer with a fault is never used again.
 use rdkafka::{
     error::KafkaError,
-    producer::{Producer as _, ThreadedProducer},
+    producer::{BaseProducer, Producer as _},
 };
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
     time::Duration,
 };
 use tidegate_core::{
@@ -23,10 +30,37 @@ use super::{
     native::{self, Topic},
 };
 
+/// Ends the thread that serves a client's events, some time after it is dropped.
+struct Serving(Arc<AtomicBool>);
+
+/// How long the thread may not notice.
+const TURN: Duration = Duration::from_secs(1);
+
+fn serve(client: &Arc<BaseProducer<Events>>) -> Result<Serving> {
+    let (client, over) = (client.clone(), Arc::new(AtomicBool::new(false)));
+    let serving = Serving(over.clone());
+    let serve = move || {
+        while !over.load(Acquire) {
+            client.poll(TURN);
+        }
+    };
+    spawn_thread("kafka-events", serve)
+        .map_err(|e| Error::unavailable("there is no thread for a Kafka client").caused_by(e))?;
+    Ok(serving)
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.store(true, Release);
+    }
+}
+
 pub(super) struct Producer {
     kafka: Kafka,
     /// `None` only while it is dropped.
-    client: Option<ThreadedProducer<Events>>,
+    client: Option<Arc<BaseProducer<Events>>>,
+    /// Its events are served as long as this is there.
+    serving: Option<Serving>,
     transactional: bool,
     /// Topics whose partitions it knows, and how many those are. A handle of each is kept, so that it goes on to.
     topics: Mutex<BTreeMap<String, (Topic, i32)>>,
@@ -34,12 +68,14 @@ pub(super) struct Producer {
 
 impl Producer {
     pub(super) fn new(kafka: &Kafka, role: &Role<'_>) -> Result<Arc<Self>> {
-        let client = Some(kafka.client(role)?);
+        let client = Arc::new(kafka.client(role)?);
+        let serving = Some(serve(&client)?);
         let transactional = matches!(role, Role::Transactional { .. });
-        Ok(Arc::new(Self { kafka: kafka.clone(), client, transactional, topics: Mutex::default() }))
+        let (kafka, client) = (kafka.clone(), Some(client));
+        Ok(Arc::new(Self { kafka, client, serving, transactional, topics: Mutex::default() }))
     }
 
-    fn client(&self) -> Result<&ThreadedProducer<Events>> {
+    fn client(&self) -> Result<&Arc<BaseProducer<Events>>> {
         self.client.as_ref().ok_or_else(|| Error::internal("a producer is used while it is dropped"))
     }
 
@@ -80,7 +116,7 @@ impl Producer {
     ///
     /// # Errors
     /// What `work` fails with.
-    pub(super) fn send(&self, work: impl FnOnce(&ThreadedProducer<Events>) -> Result<(), KafkaError>) -> Result<()> {
+    pub(super) fn send(&self, work: impl FnOnce(&BaseProducer<Events>) -> Result<(), KafkaError>) -> Result<()> {
         work(self.client()?).map_err(|e| self.failed("a record cannot be handed to Kafka", &e))
     }
 
@@ -99,7 +135,7 @@ impl Producer {
     pub(super) async fn call(
         self: Arc<Self>,
         what: &'static str,
-        work: impl FnOnce(&ThreadedProducer<Events>) -> Result<(), KafkaError> + Send + 'static,
+        work: impl FnOnce(&BaseProducer<Events>) -> Result<(), KafkaError> + Send + 'static,
     ) -> Result<()> {
         blocking(move || {
             work(self.client()?).map_err(|e| self.failed(what, &e))?;
@@ -146,7 +182,7 @@ impl Producer {
 }
 
 /// The number of partitions. A topic that has just been made is not known everywhere at once.
-fn fetch(client: &ThreadedProducer<Events>, topic: &str, deadline: Instant) -> Result<usize, KafkaError> {
+fn fetch(client: &BaseProducer<Events>, topic: &str, deadline: Instant) -> Result<usize, KafkaError> {
     use rdkafka::error::RDKafkaErrorCode::{LeaderNotAvailable, UnknownTopicOrPartition};
     loop {
         let left = deadline.saturating_duration_since(now()).max(Duration::from_millis(1));
@@ -174,7 +210,7 @@ pub(super) fn fenced(what: &str) -> Error {
 /// commit is not known, that does nothing.
 impl Drop for Producer {
     fn drop(&mut self) {
-        let client = self.client.take();
+        let (client, serving) = (self.client.take(), self.serving.take());
         let topics = std::mem::take(self.topics.get_mut().unwrap_or_else(PoisonError::into_inner));
         let transactional = self.transactional;
         let dropped = spawn_thread("kafka-drop", move || {
@@ -183,7 +219,7 @@ impl Drop for Producer {
             {
                 tracing::debug!(%error, "a transaction was not aborted by its own producer");
             }
-            drop(topics);
+            drop((topics, serving));
         });
         if let Err(error) = dropped {
             tracing::debug!(%error, "no thread to drop a Kafka producer on: it was dropped here");

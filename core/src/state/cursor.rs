@@ -14,8 +14,8 @@
 //!
 //! The hard case is what the place that was asked for turns out to be. Its sub-shard may still have to be captured, or
 //! have been filled up by a record in front, and the tag may be another key's. So a place is a guess only. It counts
-//! if the sub-shard there is open and the key in the slot is the record's; otherwise the entry is looked up as it is
-//! without a guess.
+//! if the key in the slot is the record's, which is seen for a whole chunk at once, and the sub-shard there is open;
+//! otherwise the entry is looked up as it is without a guess.
 use std::{
     ops::ControlFlow::{self, Break, Continue},
     vec::Drain,
@@ -75,7 +75,8 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
             self.touch_tags(&ahead(2)[..ahead(2).len().min(CHUNK)]);
             let next = self.touch_slots(ahead(1));
             run = run.saturating_sub(CHUNK);
-            for place in std::mem::replace(&mut places, next) {
+            let places = self.confirm(std::mem::replace(&mut places, next), records.as_slice());
+            for place in places {
                 if let Break(hash) = self.update_first(Some(place), records, &fits, &init, &mut change) {
                     return hash;
                 }
@@ -93,7 +94,7 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
         change: &mut impl FnMut(&mut V, Keyed<K, T>),
     ) -> ControlFlow<Option<u64>> {
         let Some(next) = records.as_slice().first().filter(|r| fits(r)) else { return Break(None) };
-        let value = match place.filter(|place| self.is_at(*place, &next.key)) {
+        let value = match place.filter(|place| self.is_open(*place)) {
             Some(Place(index, at)) => self.shards[index as usize].value(at as usize),
             None => self.entry(next.hash, &next.key, init),
         };
@@ -144,10 +145,26 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
         places
     }
 
-    /// Whether a place is that of a key, in a sub-shard that may be changed.
+    /// Gives up those places that are not their key's. The others stay theirs as long as their sub-shard is open:
+    /// until it is opened again no entry moves.
+    ///
+    /// A string's bytes are not in the slot but a third miss away. Comparing is all that happens here, so that a core
+    /// comes to many of them before the first is there.
     #[inline(always)]
-    fn is_at(&self, Place(index, at): Place, key: &K) -> bool {
-        self.shards.get(index as usize).is_some_and(|s| s.open == self.generation && s.has(at as usize, key))
+    fn confirm<T>(&self, mut places: [Place; CHUNK], records: &[Keyed<K, T>]) -> [Place; CHUNK] {
+        for (place, record) in places.iter_mut().zip(records) {
+            let Place(index, at) = *place;
+            if !self.shards.get(index as usize).is_some_and(|s| s.has(at as usize, &record.key)) {
+                *place = NOWHERE;
+            }
+        }
+        places
+    }
+
+    /// Whether a place is in a sub-shard that may be changed.
+    #[inline(always)]
+    fn is_open(&self, Place(index, _): Place) -> bool {
+        self.shards.get(index as usize).is_some_and(|s| s.open == self.generation)
     }
 
     /// The value of a key, to be changed; it is made by `init` if there is none. `None`: its sub-shard has to be
