@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "tidegate-bench w1|w2|w3|w4 [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
 tidegate-bench compare [w1 w2 w3 ...] [--events N] [--rounds R] [--checkpoint-interval 1s]
-tidegate-bench k1|k2 [--events N] [--parallelism P] [--rounds R] [--set linger.ms=5 ...]
+tidegate-bench k1|k2 [--events N] [--parallelism P] [--rounds R] [--partitions N] [--set linger.ms=5 ...]
 tidegate-bench latency [--events N] [--set ...]
 tidegate-bench recovery [--rounds R] [--set ...]";
 
@@ -35,6 +35,8 @@ pub struct Args {
     interval: String,
     baseline: bool,
     rounds: usize,
+    /// Of Kafka topics that are written.
+    partitions: Option<usize>,
     /// Properties of librdkafka's, for the engine's clients.
     kafka: Vec<(String, String)>,
     /// This process is the client of a Kafka workload.
@@ -52,6 +54,7 @@ fn args() -> Result<Args, String> {
         interval: "0s".into(),
         baseline: false,
         rounds: 5,
+        partitions: None,
         kafka: Vec::new(),
         client: None,
     };
@@ -64,6 +67,7 @@ fn args() -> Result<Args, String> {
             "--checkpoint-interval" => args.interval = value()?,
             "--rounds" => args.rounds = number(value()?)? as usize,
             "--baseline" => args.baseline = true,
+            "--partitions" => args.partitions = Some(number(value()?)? as usize),
             "--set" => {
                 let set = value()?;
                 let (name, value) = set.split_once('=').ok_or(format!("--set {set}: not NAME=VALUE"))?;

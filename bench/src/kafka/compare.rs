@@ -13,16 +13,22 @@ use crate::Args;
 
 pub fn run(args: &Args) -> Result<(), Failed> {
     let (workload, parallelism, rounds) = (&*args.command, args.parallelism, args.rounds.max(1));
-    let events = args.events.unwrap_or(3_000_000);
+    let (events, partitions) = (args.events.unwrap_or(3_000_000), args.partitions.unwrap_or(PARTITIONS));
     let mut stand = Stand::new()?;
-    let input = stand.topic("orders")?;
+    let input = stand.topic("orders", PARTITIONS)?;
     stand.fill(&input, events)?;
     let (hand_rows, rows) = (answer("k1", events)?, answer(workload, events)?);
     // The first to read a topic finds it in nobody's cache.
-    let hand = Case { workload: "k1", by_hand: true, interval: "0s", parallelism: 1, kafka: &[] };
+    let hand = Case { workload: "k1", by_hand: true, interval: "0s", parallelism: 1, partitions, kafka: &[] };
     measure(&mut stand, &hand, &input, events, hand_rows)?;
-    let ours =
-        ["1s", "100ms"].map(|interval| Case { workload, by_hand: false, interval, parallelism, kafka: &args.kafka });
+    let ours = ["1s", "100ms"].map(|interval| Case {
+        workload,
+        by_hand: false,
+        interval,
+        parallelism,
+        partitions,
+        kafka: &args.kafka,
+    });
     let mut found: Vec<Vec<Value>> = vec![Vec::new(); 3];
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
@@ -62,11 +68,12 @@ struct Case<'a> {
     by_hand: bool,
     interval: &'a str,
     parallelism: u32,
+    partitions: usize,
     kafka: &'a [(String, String)],
 }
 
 fn measure(stand: &mut Stand, case: &Case<'_>, input: &str, events: u64, expected: Rows) -> Result<Value, Failed> {
-    let output = stand.topic(case.workload)?;
+    let output = stand.topic(case.workload, case.partitions)?;
     let run = Run {
         workload: case.workload.to_owned(),
         at: stand.servers().to_owned(),
@@ -76,11 +83,12 @@ fn measure(stand: &mut Stand, case: &Case<'_>, input: &str, events: u64, expecte
         interval: case.interval.to_owned(),
         kafka: case.kafka.to_vec(),
         parallelism: case.parallelism,
+        partitions: case.partitions,
         events,
         ..Run::default()
     };
     let mut found = finish(spawn(&run, case.by_hand)?)?;
-    let output = stand.output(&run.output)?;
+    let output = stand.output(&run.output, run.partitions)?;
     if output.rows != expected {
         return Err(format!("{} has written {:?} instead of {expected:?}", run.job, output.rows));
     }

@@ -17,7 +17,7 @@ pub fn run(run: &Run) -> Result<String, Failed> {
     let meter = Meter::start();
     while at.iter().zip(&ends).any(|(at, end)| at < end) {
         batches += 1;
-        let partition = batches % PARTITIONS as i32;
+        let partition = batches % run.partitions as i32;
         reader.next(10, |message| {
             at[message.partition as usize] = message.offset + 1;
             let order: Order = serde_json::from_slice(message.value).map_err(|e| e.to_string())?;

@@ -1,9 +1,10 @@
 //! k1 and k2 through tidegate's public API, exactly once.
 use std::{path::Path, time::Duration};
 use tidegate::{
-    Job, JobHandle, JobState, Settings, Stream,
+    Job, JobState, JobStatus, Settings, Stream,
     kafka::{Json, Kafka},
 };
+use tokio::sync::watch;
 
 use super::{
     Failed, Run,
@@ -48,17 +49,36 @@ pub fn run(run: &Run) -> Result<String, Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let handle = job.start().map_err(|e| e.to_string())?;
-        let (meter, checkpoints) = watch(&handle).await;
-        handle.wait().await.map_err(|e| e.to_string())?;
+        let status = handle.watch();
+        let end = async {
+            if run.endless {
+                stdin_ended().await;
+                return handle.stop().await;
+            }
+            handle.wait().await
+        };
+        let ((meter, checkpoints), ended) = tokio::join!(watch(status), end);
+        ended.map_err(|e| e.to_string())?;
         Ok(meter.line(&run.workload, false, run, &checkpoints))
     })
 }
 
+/// Waits until whoever started this process wants it to end.
+async fn stdin_ended() {
+    let (ended, heard) = tokio::sync::oneshot::channel();
+    let wait = move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    };
+    if std::thread::Builder::new().spawn(wait).is_ok() {
+        let _ = heard.await;
+    }
+}
+
 /// Waits for the job's end; says from when on it ran, and how long each checkpoint took, in ms: from its trigger to
 /// when its transaction was committed.
-async fn watch(handle: &JobHandle) -> (Meter, Vec<f64>) {
+async fn watch(mut status: watch::Receiver<JobStatus>) -> (Meter, Vec<f64>) {
     let (mut meter, mut running, mut durations, mut last) = (Meter::start(), false, Vec::new(), 0);
-    let mut status = handle.watch();
     loop {
         let now = status.borrow_and_update().clone();
         if now.state == JobState::Running && !running {

@@ -15,7 +15,7 @@ use super::{
     batches::{Reader, Writer},
     meter::quantile,
     sleep,
-    stand::{PARTITIONS, Stand, spawn},
+    stand::{PARTITIONS, Stand, finish, spawn},
     work::{Payment, in_euros, kept, order},
 };
 use crate::Args;
@@ -28,7 +28,7 @@ const WARM_UP: Duration = Duration::from_secs(3);
 pub fn run(args: &Args) -> Result<(), Failed> {
     let events = args.events.unwrap_or(1_500_000);
     let mut stand = Stand::new()?;
-    let (input, output) = (stand.topic("orders")?, stand.topic("payments")?);
+    let (input, output) = (stand.topic("orders", PARTITIONS)?, stand.topic("payments", PARTITIONS)?);
     let run = Run {
         workload: "k1".into(),
         at: stand.servers().to_owned(),
@@ -37,12 +37,13 @@ pub fn run(args: &Args) -> Result<(), Failed> {
         job: "bench-latency".into(),
         interval: INTERVAL.into(),
         parallelism: 1,
+        partitions: PARTITIONS,
         events,
         endless: true,
         kafka: args.kafka.clone(),
         ..Run::default()
     };
-    let mut client = spawn(&run, false)?;
+    let client = spawn(&run, false)?;
     eprintln!("{} s at {PER_SECOND} orders a second", events / PER_SECOND);
     let servers = run.at.clone();
     let reading = {
@@ -52,13 +53,13 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     };
     produce(&servers, &input, events)?;
     let latencies = reading.join().map_err(|_| "the reader has panicked")??;
-    let _ = client.kill();
-    let _ = client.wait();
+    let client = finish(client)?;
     let counted = &latencies[..];
     let at = |q| quantile(counted, q);
     println!("{} payments", counted.len());
     println!("latency ms: p50 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}", at(0.5), at(0.99), at(0.999), at(1.0));
-    let mut appended = stand.output(&output)?;
+    println!("commit ms [p50, p99, max]: {}, of {}", client["checkpoint_ms"], client["checkpoints"]);
+    let mut appended = stand.output(&output, PARTITIONS)?;
     let first = appended.appended_ms.first().copied().unwrap_or_default() + WARM_UP.as_millis() as i64;
     appended.appended_ms.retain(|ms| *ms >= first);
     println!("longest times without an append ms: {:?}", appended.gaps_ms());

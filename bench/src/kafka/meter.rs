@@ -31,6 +31,7 @@ impl Meter {
             "rss_mb": peak_mb(),
             "checkpoints": checkpoints.len(),
             "checkpoint_ms": [at(0.5), at(0.99), at(1.0)],
+            "checkpoints_ms": checkpoints,
         })
         .to_string()
     }

@@ -37,9 +37,11 @@ pub struct Run {
     pub job: String,
     pub interval: String,
     pub parallelism: u32,
+    /// Of the output.
+    pub partitions: usize,
     /// How many orders there are in the input.
     pub events: u64,
-    /// Does not end with what is there.
+    /// Does not end with what is there, but when its stdin does.
     pub endless: bool,
     /// Properties of librdkafka's besides.
     pub kafka: Vec<(String, String)>,
@@ -55,7 +57,8 @@ pub fn run(args: &Args) -> Result<(), Failed> {
         let (workload, interval, events) =
             (args.command.clone(), args.interval.clone(), args.events.unwrap_or_default());
         let (parallelism, kafka) = (args.parallelism, args.kafka.clone());
-        let run = Run { workload, interval, parallelism, events, kafka, ..run.clone() };
+        let partitions = args.partitions.unwrap_or(stand::PARTITIONS);
+        let run = Run { workload, interval, parallelism, partitions, events, kafka, ..run.clone() };
         let line = if args.baseline { hand::run(&run)? } else { job::run(&run)? };
         println!("{line}");
         return Ok(());

@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub fn run(args: &Args) -> Result<(), Failed> {
     let rounds = args.rounds.max(1);
     let mut stand = Stand::new()?;
-    let (input, output) = (stand.topic("orders")?, stand.topic("accounts")?);
+    let (input, output) = (stand.topic("orders", PARTITIONS)?, stand.topic("accounts", PARTITIONS)?);
     let store = tempfile::tempdir().map_err(|e| e.to_string())?;
     let run = Run {
         workload: "k2".into(),

@@ -12,7 +12,7 @@ use super::{
     work::{Rows, order},
 };
 
-/// Of every topic.
+/// Of the orders, and of what comes out where nothing else is asked for.
 pub const PARTITIONS: usize = 2;
 
 pub struct Stand {
@@ -38,11 +38,11 @@ impl Stand {
     }
 
     /// A new topic. The broker stamps its records when it appends them.
-    pub fn topic(&mut self, what: &str) -> Result<String, Failed> {
+    pub fn topic(&mut self, what: &str, partitions: usize) -> Result<String, Failed> {
         self.topics += 1;
         let name = format!("{what}-{}", self.topics);
         let settings = [("message.timestamp.type", "LogAppendTime"), ("retention.ms", "-1")];
-        self.broker.judge()?.create_topic(&name, PARTITIONS as i32, &settings)?;
+        self.broker.judge()?.create_topic(&name, partitions as i32, &settings)?;
         Ok(name)
     }
 
@@ -62,11 +62,11 @@ impl Stand {
     }
 
     /// Reads a topic as far as transactions have been committed.
-    pub fn output(&self, topic: &str) -> Result<Output, Failed> {
-        let mut reader = Reader::new(self.servers(), topic, &[0; PARTITIONS], true)?;
-        let ends = reader.ends(topic, PARTITIONS as i32)?;
+    pub fn output(&self, topic: &str, partitions: usize) -> Result<Output, Failed> {
+        let mut reader = Reader::new(self.servers(), topic, &vec![0; partitions], true)?;
+        let ends = reader.ends(topic, partitions as i32)?;
         let mut found = Output { rows: Rows::default(), appended_ms: Vec::new() };
-        let (mut at, mut idle) = (vec![0; PARTITIONS], 0);
+        let (mut at, mut idle) = (vec![0; partitions], 0);
         // Behind the last row there is a marker, which nobody sees.
         while at.iter().zip(&ends).any(|(at, end)| at + 1 < *end) && idle < 20 {
             idle += 1;
@@ -112,6 +112,7 @@ pub fn spawn(run: &Run, by_hand: bool) -> Result<Child, Failed> {
     command.arg(&run.workload).args(["--at", &run.at, "--input", &run.input, "--output", &run.output]);
     command.args(["--job", &run.job, "--checkpoint-interval", &run.interval]);
     command.args(["--parallelism", &run.parallelism.to_string(), "--events", &run.events.to_string()]);
+    command.args(["--partitions", &run.partitions.to_string()]);
     if let Some(store) = run.store.as_deref().and_then(Path::to_str) {
         command.args(["--store", store]);
     }
@@ -124,10 +125,10 @@ pub fn spawn(run: &Run, by_hand: bool) -> Result<Child, Failed> {
     if by_hand {
         command.arg("--baseline");
     }
-    command.stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())
 }
 
-/// Waits for a client's end, and for what it says of itself.
+/// Waits for a client's end, and for what it says of itself. An endless one is told to end.
 pub fn finish(client: Child) -> Result<Value, Failed> {
     let output = client.wait_with_output().map_err(|e| e.to_string())?;
     if !output.status.success() {

@@ -64,7 +64,7 @@ const PRODUCER: &[(&str, &str)] =
 /// Nobody sees a record before its transaction is committed, and a drain waits for nothing that lingers. So there is
 /// time for larger requests. With 5 ms a partition soon has the five requests under way that an idempotent producer
 /// may have, and librdkafka's thread, which has more to send and may not, runs in circles: a fifth of the whole cost.
-const TRANSACTIONAL: &[(&str, &str)] = &[("linger.ms", "20")];
+const TRANSACTIONAL: &[(&str, &str)] = &[("linger.ms", "10")];
 const ALL: &[(&str, &str)] = &[("reconnect.backoff.max.ms", "1000"), ("socket.nagle.disable", "true")];
 
 /// Properties that may not be set, and why.
