@@ -20,7 +20,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use crate::{
     envelope,
     error::{Error, Result},
-    ids::{Attempt, Epoch},
+    ids::{Attempt, Epoch, JobId},
     kill,
     manifest::Manifest,
     paths,
@@ -49,6 +49,13 @@ pub struct CommitRecord {
 impl CommitRecord {
     fn new(epoch: Epoch, attempt: Attempt, manifest: String, lineage: String) -> Self {
         Self { epoch, manifest, lineage, attempt, transactional_ids: Vec::new() }
+    }
+
+    /// The record of a checkpoint that is still being made: whoever keeps it with the checkpoint's output, before
+    /// the two are committed together, needs it then.
+    pub fn of(job: &JobId, epoch: Epoch, attempt: Attempt, lineage: &str, transactional_ids: Vec<String>) -> Self {
+        let manifest = paths::manifest(job, epoch, attempt);
+        Self { epoch, manifest, lineage: lineage.to_owned(), attempt, transactional_ids }
     }
 
     /// The bytes that are kept, wherever that is.

@@ -36,9 +36,9 @@ pub const KAFKA_POINTS: &[(&str, &str)] = &[
     ("kafka.recover.found", "the commit records have been read, nobody is fenced"),
     ("kafka.recover.fenced", "older producers are fenced, their transactions aborted"),
     ("kafka.recover.read", "the commit records have been read again: they are final"),
-    ("kafka.sink.drained", "every record of the epoch is in the transaction, not acknowledged"),
-    ("kafka.commit.begin", "the checkpoint is prepared, no commit record"),
-    ("kafka.commit.record", "the commit record is in the transaction, which is open"),
+    ("kafka.sink.recorded", "the commit record is sent, behind every record of the epoch"),
+    ("kafka.sink.drained", "all that is in the transaction, not acknowledged"),
+    ("kafka.commit.begin", "the checkpoint is prepared, its transaction open"),
     ("kafka.commit.ended", "the transaction is committed: the checkpoint counts, the store has no copy of its record"),
     ("kafka.commit.copied", "the store has its copy"),
 ];

@@ -62,7 +62,7 @@ fn at_every_point_of_the_protocol() {
 #[test]
 fn in_the_recovery_from_another_kill() {
     let case = Case::new(2, 100_000);
-    for first in ["kafka.commit.record:2", "kafka.commit.ended:2", "manifest.after:3"] {
+    for first in ["kafka.commit.begin:2", "kafka.commit.ended:2", "manifest.after:3"] {
         for second in [
             "attempt.claimed",
             "kafka.recover.found",
@@ -104,7 +104,7 @@ async fn a_job_that_is_cancelled_leaves_no_transaction_open() {
 fn and_started_again_after_its_transaction_has_timed_out() {
     let mut case = Case::new(1, 5_000);
     case.arguments.transaction_timeout_ms = 1_500;
-    for point in ["kafka.commit.record:5", "manifest.after:5"] {
+    for point in ["kafka.commit.begin:5", "manifest.after:5"] {
         case.die_at(point);
         let judge = case.broker.judge().unwrap();
         let is_open = || judge.offsets("copies").unwrap().iter().any(|o| o.last_stable < o.high_watermark);

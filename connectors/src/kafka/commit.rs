@@ -1,10 +1,12 @@
 //! The commit point of a job whose output is in a Kafka transaction.
 //!
 //! ```text
-//! barrier N everywhere -> output of N drained -> manifest N written (prepared)
-//!   -> commit record of N into <job>-commits, in the same transaction -> EndTxn: output, state and positions count
+//! barrier N everywhere -> output of N, and behind it the commit record of N in <job>-commits, drained
+//!   -> manifest N written (prepared) -> EndTxn: output, state and positions count
 //!   -> a copy of the record into the checkpoint store, for retention
 //! ```
+//! The record names its manifest before that is there. It says nothing as long as its transaction is open, and that is
+//! committed only by who has a permit, which takes the manifest.
 //! Materialize's sink is the precedent: the record of progress is *inside* the transaction. So there is no moment at
 //! which output is visible and the checkpoint does not count, or the other way round; nothing that was prepared ever
 //! has to be resumed after a crash (which librdkafka could not do); and a transaction that has timed out costs
@@ -32,7 +34,7 @@ use tidegate_checkpoint::{
         committed_manifest, still_newest,
     },
     error::Kind,
-    ids::JobId,
+    ids::{Attempt, JobId},
     kill,
     manifest::Manifest,
     store::CheckpointStore,
@@ -45,7 +47,7 @@ use tidegate_core::{
 use super::{
     client::{CALL, CONTACT, Kafka, Role, blocking},
     events::Events,
-    transactions::{Transactions, fence},
+    transactions::{Records, Transactions, fence},
 };
 
 type Boxed<'a, T> = futures::future::BoxFuture<'a, Result<T>>;
@@ -68,6 +70,7 @@ pub(super) struct KafkaCommitPoint {
     store: Arc<CheckpointStore>,
     topic: String,
     ids: [String; 2],
+    attempt: Attempt,
     latest: Option<CommitRecord>,
     pub transactions: Arc<Transactions>,
 }
@@ -111,7 +114,7 @@ async fn open(kafka: &Kafka, CommitContext { store, attempt, interval }: CommitC
         producer.learn(&topic).await?;
     }
     kill::point("kafka.recover.read");
-    let this = KafkaCommitPoint { store, topic, ids, latest, transactions };
+    let this = KafkaCommitPoint { store, topic, ids, attempt, latest, transactions };
     if let Some(record) = &this.latest {
         this.copy(record).await?;
     }
@@ -278,6 +281,14 @@ async fn check_owner(store: &CheckpointStore, topic: &str, found: Option<&Commit
 }
 
 impl KafkaCommitPoint {
+    /// What the records of this attempt are, as far as its transactions do not know. All sinks say the same.
+    pub(super) fn begin(&self, lineage: String) {
+        let (job, attempt, ids) = (self.store.job().clone(), self.attempt, self.ids.to_vec());
+        let of = move |epoch| CommitRecord::of(&job, epoch, attempt, &lineage, ids.clone());
+        let key = self.store.job().as_str().to_owned();
+        self.transactions.records(Records { topic: self.topic.clone(), key, of: Box::new(of) });
+    }
+
     async fn copy(&self, record: &CommitRecord) -> Result<()> {
         match StoreCommitPoint::new(self.store.clone()).create(record).await? {
             None => Ok(()),
@@ -294,8 +305,7 @@ impl CommitPoint for KafkaCommitPoint {
         Box::pin(async move {
             kill::point("kafka.commit.begin");
             let record = CommitRecord { transactional_ids: self.ids.to_vec(), ..permit.record().clone() };
-            let job = self.store.job().as_str();
-            self.transactions.commit(record.epoch, &self.topic, job, &record.encode()?).await?;
+            self.transactions.commit(&record).await?;
             self.copy(&record).await?;
             kill::point("kafka.commit.copied");
             Ok(())

@@ -1,24 +1,24 @@
 //! Two transactional producers that take turns, so that records flow while a transaction commits.
 //!
 //! ```text
-//! turn 0   lane 0: output of the first epoch ... drained | commit record, commit | (lane 0 is free again)
-//! turn 1                                          lane 1: output of the second epoch ... drained | ...
+//! turn 0   lane 0: output of the first epoch, its commit record, drained | commit | (lane 0 is free again)
+//! turn 1                                                     lane 1: output of the second epoch, ... drained | ...
 //! ```
 //! A writer changes lanes at each barrier. The hard case is order: two producers' records for one key must not pass
 //! each other, so what is written behind a barrier is held back until **every** record before it has been
 //! acknowledged ([`Transactions::drained`]). That takes a round trip or two; the commit itself holds nobody up.
 //! A lane's turn comes again only when its transaction has been committed, since the coordinator has one checkpoint
 //! in flight; what fails in between ends the attempt, and all lanes with it.
-use rdkafka::producer::Producer as _;
+use rdkafka::producer::{BaseRecord, Producer as _};
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
-use tidegate_checkpoint::{ids::Epoch, kill};
+use tidegate_checkpoint::{commit::CommitRecord, ids::Epoch, kill};
 use tidegate_core::{Error, Result, env::spawn};
 use tokio::sync::watch;
 
@@ -35,8 +35,16 @@ pub(super) struct Transactions {
     lanes: [Mutex<Arc<Producer>>; 2],
     writers: AtomicUsize,
     turns: Mutex<Turns>,
+    records: OnceLock<Records>,
     /// The first turn that may be written in: all before it have been drained.
     open: watch::Sender<u64>,
+}
+
+/// What ends each transaction: the record that its epoch is committed.
+pub(super) struct Records {
+    pub topic: String,
+    pub key: String,
+    pub of: Box<dyn Fn(Epoch) -> CommitRecord + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -45,6 +53,8 @@ struct Turns {
     arrived: BTreeMap<u64, usize>,
     /// The turn in which an epoch's output is.
     of: BTreeMap<Epoch, u64>,
+    /// The record that is in each epoch's transaction.
+    sent: BTreeMap<Epoch, CommitRecord>,
     failed: Option<Error>,
 }
 
@@ -78,8 +88,14 @@ impl Transactions {
             lanes: producers.map(Mutex::new),
             writers: AtomicUsize::new(0),
             turns: Mutex::default(),
+            records: OnceLock::new(),
             open: watch::Sender::new(0),
         }))
+    }
+
+    /// Says what is to be recorded: before the first barrier.
+    pub(super) fn records(&self, records: Records) {
+        self.records.get_or_init(|| records);
     }
 
     /// One more writer takes part. All are there before the first barrier.
@@ -97,7 +113,8 @@ impl Transactions {
         *self.open.borrow() >= turn
     }
 
-    /// A writer has handed over everything that it has for `turn`, which is `epoch`'s. The last one to do so drains.
+    /// A writer has handed over everything that it has for `turn`, which is `epoch`'s. The last one to do so puts the
+    /// commit record behind it, and drains.
     pub(super) fn arrive(self: &Arc<Self>, turn: u64, epoch: Epoch) {
         let mut turns = lock(&self.turns);
         turns.of.insert(epoch, turn);
@@ -111,7 +128,7 @@ impl Transactions {
         let this = self.clone();
         // It reports to those who wait for the turn.
         spawn(async move {
-            let drained = this.lane(turn).drain().await;
+            let drained = this.complete(turn, epoch).await;
             kill::point("kafka.sink.drained");
             match drained {
                 Ok(()) => drop(this.open.send_replace(turn + 1)),
@@ -142,21 +159,38 @@ impl Transactions {
         }
     }
 
-    /// Commits what was written in `epoch`, with `record` in `topic`, after which the lane is ready for its next turn.
+    /// Puts the commit record behind an epoch's output, and waits until all of it is in the log.
+    async fn complete(&self, turn: u64, epoch: Epoch) -> Result<()> {
+        let Some(Records { topic, key, of }) = self.records.get() else {
+            return Err(Error::internal("a barrier has come before any sink has recovered"));
+        };
+        let (producer, record) = (self.lane(turn), of(epoch));
+        let value = record.encode()?;
+        producer.send(|client| {
+            let record = BaseRecord::to(topic).partition(0).key(key.as_bytes()).payload(&value);
+            client.send(record).map_err(|(error, _)| error)
+        })?;
+        lock(&self.turns).sent.insert(epoch, record);
+        kill::point("kafka.sink.recorded");
+        producer.drain().await
+    }
+
+    /// Commits the output of an epoch with its record, after which the lane is ready for its next turn.
     ///
     /// # Errors
     /// The outcome is unknown: it has to be read back.
-    pub(super) async fn commit(&self, epoch: Epoch, topic: &str, key: &str, record: &[u8]) -> Result<()> {
-        let turn = lock(&self.turns).of.remove(&epoch);
+    pub(super) async fn commit(&self, record: &CommitRecord) -> Result<()> {
+        let epoch = record.epoch;
+        let (turn, sent) = {
+            let mut turns = lock(&self.turns);
+            (turns.of.remove(&epoch), turns.sent.remove(&epoch))
+        };
         let turn = turn.ok_or_else(|| Error::internal(format!("no output of epoch {epoch} has been drained")))?;
+        if sent.as_ref() != Some(record) {
+            return Err(Error::internal(format!("the transaction of epoch {epoch} holds another record: {sent:?}")));
+        }
         let producer = self.lane(turn);
         let disturbed = producer.disturbances();
-        producer.send(|client| {
-            let record = rdkafka::producer::BaseRecord::to(topic).partition(0).key(key.as_bytes()).payload(record);
-            client.send(record).map_err(|(error, _)| error)
-        })?;
-        producer.clone().drain().await?;
-        kill::point("kafka.commit.record");
         let began = tidegate_core::env::now();
         let what = "the commit of the job's transaction has failed, and nobody knows whether it counts";
         producer.clone().call(what, |client| client.commit_transaction(CALL)).await?;

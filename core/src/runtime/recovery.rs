@@ -222,8 +222,8 @@ pub(super) async fn open_sinks(
         let Some(sink) = terminal.sink().cloned() else { continue };
         let committed = start.restored.as_ref().and_then(|m| m.sinks.get(&sink)).cloned().unwrap_or_default();
         let restored = start.restored.as_ref().map(|m| m.epoch);
-        let (job, commits) = (job.clone(), commits.clone());
-        let context = SinkContext { job, sink: sink.clone(), attempt: start.attempt, restored, commits };
+        let (job, lineage, commits) = (job.clone(), start.lineage.clone(), commits.clone());
+        let context = SinkContext { job, sink: sink.clone(), attempt: start.attempt, lineage, restored, commits };
         if let Some(open) = terminal.recover(context, committed).await? {
             opened.insert(sink, open);
         }
