@@ -32,6 +32,7 @@ use tidegate_checkpoint::{
         committed_manifest, still_newest,
     },
     error::Kind,
+    figure::Figure,
     ids::JobId,
     kill,
     manifest::Manifest,
@@ -313,6 +314,10 @@ impl CommitPoint for KafkaCommitPoint {
 
     fn is_transactional(&self) -> bool {
         true
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.transactions.figures()
     }
 
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

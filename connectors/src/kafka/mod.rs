@@ -22,8 +22,10 @@ mod reader;
 mod sink;
 mod source;
 mod start;
+mod statistics;
 mod transactions;
 mod writer;
+mod written;
 
 pub use admin::{Admin, HeldBack, Lag};
 pub use client::Kafka;
