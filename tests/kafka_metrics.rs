@@ -1,7 +1,12 @@
 //! What a job that reads and writes a real Kafka says of itself while it runs: by partition, of its transactions, and
 //! of its clients. Nothing is timed: each figure is waited for.
 #![cfg(feature = "kafka")]
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real server and the real clock, in a test")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a real server and the real clock, in a test"
+)]
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -89,7 +94,7 @@ async fn partitions_transactions_and_clients_are_shown() {
     assert_eq!((m.checkpoints.commit, sum(&m.figures, "tidegate_kafka_end_transaction_max_seconds")), (None, 0.0));
     handle.checkpoint_now().await.unwrap();
     let m = handle.metrics();
-    assert_eq!(sum(&m.figures, OPEN), 0.0, "nothing has been written since");
+    assert!(sum(&m.figures, OPEN) <= 0.0, "nothing has been written since: {m:#}");
     let commit = m.checkpoints.commit.unwrap();
     assert!(commit.p50 > Duration::ZERO && commit.p50 <= commit.p99 && commit.p99 <= commit.max, "{commit:?}");
     let ended = sum(&m.figures, "tidegate_kafka_end_transaction_last_seconds");
