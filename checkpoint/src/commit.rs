@@ -20,6 +20,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use crate::{
     envelope,
     error::{Error, Result},
+    figure::Figure,
     ids::{Attempt, Epoch, JobId},
     kill,
     manifest::Manifest,
@@ -127,6 +128,11 @@ pub trait CommitPoint: Send + Sync {
     /// with it, and the attempt cannot go on; and records in the store are copies, for retention.
     fn is_transactional(&self) -> bool {
         false
+    }
+
+    /// What it has to say to those who watch the job. Asked for a few times a second; it must not wait.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
     }
 
     /// For the sinks whose output it commits.

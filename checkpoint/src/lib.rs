@@ -4,11 +4,12 @@
 //! observed to what is to be done; [`store`] and [`commit`] do it. In reading order: what objects are
 //! called ([`paths`]), how they are written ([`envelope`], [`manifest`]), where ([`store`]), when
 //! ([`coordinator`]), what makes them count ([`commit`]), what a start finds ([`recover`]), and what may
-//! be deleted ([`retain`]).
+//! be deleted ([`retain`]). What parts of a job say of themselves to those who watch are [`figure`]s.
 pub mod commit;
 pub mod coordinator;
 pub mod envelope;
 pub mod error;
+pub mod figure;
 pub mod ids;
 pub mod kill;
 pub mod manifest;

@@ -29,7 +29,7 @@ pub use api::{
     WindowedStream,
 };
 pub use connect::Undecodable;
-pub use metrics::{CheckpointMetrics, JobMetrics, Latency, OperatorMetrics};
+pub use metrics::{CheckpointMetrics, Figure, FigureValue, JobMetrics, Latency, OperatorMetrics};
 pub use operators::{
     aggregate::{Aggregate, Count},
     shared::BoxedStream,

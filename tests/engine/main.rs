@@ -7,6 +7,7 @@ mod control;
 mod damage;
 mod faults;
 mod fencing;
+mod figures;
 mod file_jobs;
 mod full_disk;
 mod graph;

@@ -138,6 +138,7 @@ fn the_closing_table_has_the_figures() {
     for part in [
         format!("{:.2} s", m.elapsed.as_secs_f64()),
         format!("{} checkpoints", c.completed),
+        " · commits p50 ".into(),
         format!("last {} ms, longest {} ms", c.last_duration_ms, c.max_duration_ms),
         "state ".into(),
     ] {
@@ -262,6 +263,14 @@ fn an_exporter_gets_the_figures_through_the_metrics_facade() {
     assert!((ratios.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{ratios:?}");
     for quantile in ["p50", "p99", "max"] {
         assert!(value(&format!("tidegate_latency_{quantile}_seconds"), "counts") > 0.0);
+    }
+    assert_eq!(value("tidegate_split_records_total", "rows") as u64, m.operator("rows").unwrap().records_in);
+    assert_eq!(value("tidegate_split_bytes_total", "rows") as u64, m.operator("rows").unwrap().bytes_in);
+    let commit = m.checkpoints.commit.unwrap();
+    let last = m.checkpoints.last_commit;
+    for (which, took) in [("last", last), ("p50", commit.p50), ("p99", commit.p99), ("max", commit.max)] {
+        let exported = Duration::from_secs_f64(value(&format!("tidegate_commit_{which}_seconds"), ""));
+        assert_eq!(exported, took, "{which}");
     }
     assert_eq!(value("tidegate_checkpoints_completed_total", "") as u64, m.checkpoints.completed);
     assert_eq!(value("tidegate_checkpoints_abandoned_total", "") as u64, 0);

@@ -15,7 +15,7 @@ use tidegate_core::{
     properties::{HIDDEN, Properties, is_secret},
 };
 
-use super::events::Events;
+use super::{events::Events, statistics::OnStatistics};
 
 /// A Kafka cluster, and how it is connected to: sources and sinks are made of it. Clones are the same.
 ///
@@ -30,6 +30,7 @@ use super::events::Events;
 #[derive(Clone, Debug)]
 pub struct Kafka {
     properties: Arc<Properties>,
+    on_statistics: Option<OnStatistics>,
 }
 
 /// What a client is for.
@@ -43,6 +44,18 @@ pub(super) enum Role<'a> {
     Producer,
     /// Writes in transactions.
     Transactional { id: &'a str, timeout: Duration },
+}
+
+impl Role<'_> {
+    /// What figures and statistics name the client by: the same in every attempt.
+    fn client(&self) -> &str {
+        match self {
+            Self::Admin => "admin",
+            Self::Consumer { .. } => "consumer",
+            Self::Producer => "producer",
+            Self::Transactional { id, .. } => id,
+        }
+    }
 }
 
 /// A call that takes longer has failed. Long enough for a broker's restart, which clients wait through.
@@ -65,6 +78,10 @@ const PRODUCER: &[(&str, &str)] =
 /// time for larger requests. With 5 ms a partition soon has the five requests under way that an idempotent producer
 /// may have, and librdkafka's thread, which has more to send and may not, runs in circles: a fifth of the whole cost.
 const TRANSACTIONAL: &[(&str, &str)] = &[("linger.ms", "10")];
+/// Those that read and write say every 5 s how they are, or retries would be seen by nobody who has not asked before.
+/// It takes a few microseconds for each partition and broker every time, and of a producer the addition to a
+/// histogram for each message, on librdkafka's own thread and under a lock that it takes in any case.
+const STATISTICS: (&str, &str) = ("statistics.interval.ms", "5000");
 const ALL: &[(&str, &str)] = &[("reconnect.backoff.max.ms", "1000"), ("socket.nagle.disable", "true")];
 
 /// Properties that may not be set, and why.
@@ -90,15 +107,30 @@ const REFUSED: &[(&str, &str)] = &[
 impl Kafka {
     /// As the section `[kafka]` of the job's settings says.
     pub fn new(settings: &Settings) -> Self {
-        Self { properties: Arc::new(settings.kafka.clone()) }
+        Self { properties: Arc::new(settings.kafka.clone()), on_statistics: None }
     }
     /// With these servers, `host:port` with commas between, and nothing else.
     pub fn at(servers: &str) -> Self {
-        Self { properties: Arc::default() }.set("bootstrap.servers", servers)
+        Self { properties: Arc::default(), on_statistics: None }.set("bootstrap.servers", servers)
     }
     /// Sets a property of librdkafka's.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         Arc::make_mut(&mut self.properties).set(name, value);
+        self
+    }
+
+    /// Calls this with every client's statistics, as librdkafka makes them: its STATISTICS.md says what the JSON text
+    /// has. They come every 5 s, or as `statistics.interval.ms` says, from each client that is made of this: sources
+    /// have one called `consumer`, and `admin` where an interval is set; sinks `producer`, or the transactional ids. No
+    /// secret is in them. It is called on the thread that serves the client, which it must not keep.
+    ///
+    /// ```
+    /// use tidegate_connectors::kafka::Kafka;
+    /// let kafka = Kafka::at("127.0.0.1:9092").on_statistics(|client, json| println!("{client}: {json}"));
+    /// # let _ = kafka;
+    /// ```
+    pub fn on_statistics(mut self, listener: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
+        self.on_statistics = Some(OnStatistics::new(listener));
         self
     }
 
@@ -112,7 +144,7 @@ impl Kafka {
 
     /// Makes a client. It connects by itself, later.
     pub(super) fn client<C: FromClientConfigAndContext<Events>>(&self, role: &Role<'_>) -> Result<C> {
-        let events = Events::new(self.properties.clone());
+        let events = Events::new(self.properties.clone(), role.client(), self.on_statistics.clone());
         let made = self.config(role)?.create_with_context(events);
         made.map_err(|e| self.failed("a Kafka client cannot be made", &e))
     }
@@ -135,12 +167,9 @@ impl Kafka {
         };
         set(ALL);
         match role {
-            Role::Consumer { .. } => set(CONSUMER),
-            Role::Producer => set(PRODUCER),
-            Role::Transactional { .. } => {
-                set(PRODUCER);
-                set(TRANSACTIONAL);
-            }
+            Role::Consumer { .. } => set(&[CONSUMER, &[STATISTICS]].concat()),
+            Role::Producer => set(&[PRODUCER, &[STATISTICS]].concat()),
+            Role::Transactional { .. } => set(&[PRODUCER, TRANSACTIONAL, &[STATISTICS]].concat()),
             Role::Admin => {}
         }
         set(&self.properties.iter().collect::<Vec<_>>());
@@ -302,6 +331,7 @@ mod tests {
         let config = kafka.config(&Role::Transactional { id: "j-0", timeout: CALL }).unwrap();
         let got = |name| config.get(name).unwrap();
         assert_eq!((got("linger.ms"), got("client.rack"), got("transactional.id")), ("77", "r", "j-0"));
+        assert_eq!(got("statistics.interval.ms"), "5000");
         assert_eq!((got("transaction.timeout.ms"), got("compression.codec")), ("60000", "lz4"));
     }
 }

@@ -34,6 +34,7 @@ use tidegate_checkpoint::{
         committed_manifest, still_newest,
     },
     error::Kind,
+    figure::Figure,
     ids::{Attempt, JobId},
     kill,
     manifest::Manifest,
@@ -323,6 +324,10 @@ impl CommitPoint for KafkaCommitPoint {
 
     fn is_transactional(&self) -> bool {
         true
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.transactions.figures()
     }
 
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

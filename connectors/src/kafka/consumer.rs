@@ -29,6 +29,7 @@ use std::{
 };
 use tidegate_core::{
     Error, Result,
+    connect::Figure,
     env::{now, spawn_thread},
 };
 
@@ -122,6 +123,11 @@ impl Shared {
         spawn_thread("tidegate-kafka", move || serve(&weak, admin, consumer))
             .map_err(|e| Error::unavailable("there is no thread for a Kafka client").caused_by(e))?;
         Ok(shared)
+    }
+
+    /// How both clients are.
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        [&self.consumer, &self.admin].into_iter().flat_map(|client| client.context().figures()).collect()
     }
 
     fn partitions(&self) -> MutexGuard<'_, BTreeMap<Place, Reading>> {

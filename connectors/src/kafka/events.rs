@@ -18,14 +18,21 @@ use std::{
     time::Duration,
 };
 use tidegate_core::{
+    connect::Figure,
     env::{Instant, now},
     properties::Properties,
 };
+
+use super::statistics::{Latest, OnStatistics};
 
 /// The context of a client.
 #[derive(Debug)]
 pub(super) struct Events {
     properties: Arc<Properties>,
+    /// What figures name the client by.
+    client: String,
+    on_statistics: Option<OnStatistics>,
+    statistics: Mutex<Latest>,
     /// Whether `fault` is set: cheap to ask.
     failed: AtomicBool,
     /// The first delivery that has failed, or the client's end.
@@ -37,9 +44,24 @@ pub(super) struct Events {
 const SAY_EVERY: Duration = Duration::from_secs(1);
 
 impl Events {
-    pub(super) fn new(properties: Arc<Properties>) -> Self {
-        let failed = AtomicBool::new(false);
-        Self { properties, failed, fault: Mutex::default(), said: Mutex::default(), disturbances: AtomicU64::new(0) }
+    pub(super) fn new(properties: Arc<Properties>, client: &str, on_statistics: Option<OnStatistics>) -> Self {
+        Self {
+            properties,
+            client: client.to_owned(),
+            on_statistics,
+            statistics: Mutex::default(),
+            failed: AtomicBool::new(false),
+            fault: Mutex::default(),
+            said: Mutex::default(),
+            disturbances: AtomicU64::new(0),
+        }
+    }
+
+    /// How the client is: what it has complained of, and what is known from its last statistics.
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        let known = self.statistics.lock().unwrap_or_else(PoisonError::into_inner).figures();
+        let disturbances = Figure::count("tidegate_kafka_disturbances_total", self.disturbances());
+        known.into_iter().chain([disturbances]).map(|figure| figure.with("client", &*self.client)).collect()
     }
 
     /// How often something was wrong: a connection that broke, a broker that is down.
@@ -92,6 +114,13 @@ impl ClientContext for Events {
         if said.as_ref().is_none_or(|(last, at)| *last != error || now().duration_since(*at) >= SAY_EVERY) {
             tracing::warn!(%error, reason = self.properties.redact(reason), "Kafka");
             *said = Some((error, now()));
+        }
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = Latest::Raw(json.to_vec());
+        if let Some(listener) = &self.on_statistics {
+            listener.hear(&self.client, &self.properties.redact(&String::from_utf8_lossy(json)));
         }
     }
 }

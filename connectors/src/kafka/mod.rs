@@ -4,7 +4,8 @@
 //! written ([`codec`], [`partition`]); the two places where librdkafka is called by hand (`native`).
 //! [`KafkaSource`] reads partitions as splits, whose positions are in the checkpoint and nowhere else.
 //! [`KafkaSink`] writes into the job's one transaction; what that is, and why nothing is lost or doubled
-//! whatever is killed, is argued in `commit`.
+//! whatever is killed, is argued in `commit`. What all of them say of themselves while they run is in
+//! `statistics` and `written`.
 pub mod admin;
 pub mod client;
 mod cluster;
@@ -22,8 +23,10 @@ mod reader;
 mod sink;
 mod source;
 mod start;
+mod statistics;
 mod transactions;
 mod writer;
+mod written;
 
 pub use admin::{Admin, HeldBack, Lag};
 pub use client::Kafka;

@@ -13,14 +13,15 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
-            AtomicBool,
-            Ordering::{Acquire, Release},
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
     time::Duration,
 };
 use tidegate_core::{
     Error, Kind, Result,
+    connect::Figure,
     env::{Instant, now, spawn_thread},
 };
 
@@ -62,6 +63,10 @@ pub(super) struct Producer {
     /// Its events are served as long as this is there.
     serving: Option<Serving>,
     transactional: bool,
+    made: Instant,
+    /// When its transaction came into being at the broker, with the first record, in milliseconds since it was made,
+    /// and one; 0: there is none.
+    opened_ms: AtomicU64,
     /// Topics whose partitions it knows, and how many those are. A handle of each is kept, so that it goes on to.
     topics: Mutex<BTreeMap<String, (Topic, i32)>>,
 }
@@ -72,7 +77,8 @@ impl Producer {
         let serving = Some(serve(&client)?);
         let transactional = matches!(role, Role::Transactional { .. });
         let (kafka, client) = (kafka.clone(), Some(client));
-        Ok(Arc::new(Self { kafka, client, serving, transactional, topics: Mutex::default() }))
+        let (made, opened_ms, topics) = (now(), AtomicU64::new(0), Mutex::default());
+        Ok(Arc::new(Self { kafka, client, serving, transactional, made, opened_ms, topics }))
     }
 
     fn client(&self) -> Result<&Arc<BaseProducer<Events>>> {
@@ -87,6 +93,22 @@ impl Producer {
     /// How often it has said that something is wrong.
     pub(super) fn disturbances(&self) -> u64 {
         self.client.as_ref().map_or(0, |client| client.context().disturbances())
+    }
+
+    /// How its client is.
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        self.client.as_ref().map_or_else(Vec::new, |client| client.context().figures())
+    }
+
+    /// How long its transaction has been open; `None`: there is none.
+    pub(super) fn open_for(&self) -> Option<Duration> {
+        let opened = self.opened_ms.load(Relaxed).checked_sub(1)?;
+        Some(now().duration_since(self.made).saturating_sub(Duration::from_millis(opened)))
+    }
+
+    /// Its transaction has ended.
+    pub(super) fn ended(&self) {
+        self.opened_ms.store(0, Relaxed);
     }
 
     /// What makes it useless, if anything does.
@@ -117,6 +139,9 @@ impl Producer {
     /// # Errors
     /// What `work` fails with.
     pub(super) fn send(&self, work: impl FnOnce(&BaseProducer<Events>) -> Result<(), KafkaError>) -> Result<()> {
+        if self.transactional && self.opened_ms.load(Relaxed) == 0 {
+            self.opened_ms.store(now().duration_since(self.made).as_millis() as u64 + 1, Relaxed);
+        }
         work(self.client()?).map_err(|e| self.failed("a record cannot be handed to Kafka", &e))
     }
 

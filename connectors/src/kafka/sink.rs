@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tidegate_checkpoint::commit::{CommitPermit, OpenCommitPoint};
 use tidegate_core::{
     Error, Result,
-    connect::{OpenSink, Sink, SinkContext, WriterContext},
+    connect::{Figure, OpenSink, Sink, SinkContext, WriterContext},
 };
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     producer::Producer,
     transactions::Transactions,
     writer::{KafkaWriter, Route},
+    written::Written,
 };
 
 /// Headers of a message that is written: names with values.
@@ -132,7 +133,8 @@ impl<T: Send + 'static, E: Encode<T>> Sink<T> for KafkaSink<T, E> {
                 timestamp_ms: self.layout.timestamp_ms.clone(),
                 headers: self.layout.headers.clone(),
             });
-            Ok(OpenKafka { route, topic: self.topic.clone(), codec: self.codec.clone(), layout })
+            let (topic, codec, written) = (self.topic.clone(), self.codec.clone(), Arc::default());
+            Ok(OpenKafka { route, topic, codec, layout, written })
         })
     }
 }
@@ -148,6 +150,7 @@ pub struct OpenKafka<T, E> {
     topic: String,
     codec: E,
     layout: Arc<Layout<T>>,
+    written: Arc<Written>,
 }
 
 impl<T: Send + 'static, E: Encode<T>> OpenSink<T> for OpenKafka<T, E> {
@@ -161,11 +164,22 @@ impl<T: Send + 'static, E: Encode<T>> OpenSink<T> for OpenKafka<T, E> {
             }
             Opened::Plain(producer) => Route::Plain(producer.clone()),
         };
-        Ok(KafkaWriter::new(route, &self.topic, self.codec.clone(), self.layout.clone(), context.subtask.0))
+        let (codec, layout, written) = (self.codec.clone(), self.layout.clone(), self.written.clone());
+        Ok(KafkaWriter::new(route, &self.topic, codec, layout, written, context.subtask.0))
     }
 
     /// Nothing is left to be published: the commit has shown everything.
     fn commit<'a>(&'a self, _: &'a CommitPermit, _: Vec<Value>) -> BoxFuture<'a, Result<()>> {
         Box::pin(ready(Ok(())))
+    }
+
+    /// What has been handed over; and of a client of its own, how that is. Clients of transactions are the commit
+    /// point's.
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = self.written.figures();
+        if let Opened::Plain(producer) = &self.route {
+            figures.extend(producer.figures());
+        }
+        figures
     }
 }

@@ -21,7 +21,7 @@ use std::{
 };
 use tidegate_core::{
     Error, Result,
-    connect::{Source, Split},
+    connect::{Figure, Source, Split},
     env::spawn_thread,
 };
 use tokio::sync::oneshot;
@@ -257,6 +257,10 @@ impl<C: Decode> Source for KafkaSource<C> {
                 .map_err(|e| Error::unavailable("there is no thread to commit to a group").caused_by(e))?;
             result.await.map_err(|e| Error::internal("a commit to a group has panicked").caused_by(e))?
         })
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.share.live().map_or_else(Vec::new, |shared| shared.figures())
     }
 }
 

@@ -19,7 +19,11 @@ use std::{
     time::Duration,
 };
 use tidegate_checkpoint::{commit::CommitRecord, ids::Epoch, kill};
-use tidegate_core::{Error, Result, env::spawn};
+use tidegate_core::{
+    Error, Result,
+    connect::{Figure, FigureValue},
+    env::{now, spawn},
+};
 use tokio::sync::watch;
 
 use super::{
@@ -36,6 +40,7 @@ pub(super) struct Transactions {
     writers: AtomicUsize,
     turns: Mutex<Turns>,
     records: OnceLock<Records>,
+    past: Mutex<Past>,
     /// The first turn that may be written in: all before it have been drained.
     open: watch::Sender<u64>,
 }
@@ -45,6 +50,17 @@ pub(super) struct Records {
     pub topic: String,
     pub key: String,
     pub of: Box<dyn Fn(Epoch) -> CommitRecord + Send + Sync>,
+}
+
+/// What the figures are made of that nobody else remembers.
+#[derive(Default)]
+struct Past {
+    /// How long the broker took to end a transaction, the last time and the longest.
+    ended_in: Duration,
+    ended_in_max: Duration,
+    recycled: u64,
+    /// What the producers had counted that had each lane before the one of now.
+    counts: [BTreeMap<&'static str, u64>; 2],
 }
 
 #[derive(Default)]
@@ -89,6 +105,7 @@ impl Transactions {
             writers: AtomicUsize::new(0),
             turns: Mutex::default(),
             records: OnceLock::new(),
+            past: Mutex::default(),
             open: watch::Sender::new(0),
         }))
     }
@@ -191,20 +208,62 @@ impl Transactions {
         }
         let producer = self.lane(turn);
         let disturbed = producer.disturbances();
-        let began = tidegate_core::env::now();
+        let began = now();
         let what = "the commit of the job's transaction has failed, and nobody knows whether it counts";
         producer.clone().call(what, |client| client.commit_transaction(CALL)).await?;
         kill::point("kafka.commit.ended");
-        if producer.disturbances() != disturbed || tidegate_core::env::now().duration_since(began) > SUSPICIOUS {
+        let took = now().duration_since(began);
+        producer.ended();
+        lock(&self.past).ended(took);
+        if producer.disturbances() != disturbed || took > SUSPICIOUS {
             // The request may have been sent twice. A copy that is still on its way would commit the next transaction
             // of this producer, half-written as it is: so there is none.
             let lane = (turn % 2) as usize;
             let fresh = fence(&self.kafka, &self.ids[lane], self.timeout).await?;
             begin(&fresh).await?;
+            lock(&self.past).recycled(lane, &producer);
             *lock(&self.lanes[lane]) = fresh;
             return Ok(());
         }
         begin(&producer).await
+    }
+
+    /// Of the transactions, and of both clients.
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        let lanes = [self.lane(0), self.lane(1)];
+        let oldest = lanes.iter().filter_map(|producer| producer.open_for()).max().unwrap_or_default();
+        let past = lock(&self.past);
+        let mut figures = vec![
+            Figure::gauge("tidegate_kafka_open_transaction_seconds", oldest.as_secs_f64()),
+            Figure::gauge("tidegate_kafka_end_transaction_last_seconds", past.ended_in.as_secs_f64()),
+            Figure::gauge("tidegate_kafka_end_transaction_max_seconds", past.ended_in_max.as_secs_f64()),
+            Figure::count("tidegate_kafka_producers_recycled_total", past.recycled),
+        ];
+        for (producer, before) in lanes.iter().zip(&past.counts) {
+            for mut figure in producer.figures() {
+                if let FigureValue::Count(n) = &mut figure.value {
+                    *n += before.get(figure.name).copied().unwrap_or(0);
+                }
+                figures.push(figure);
+            }
+        }
+        figures
+    }
+}
+
+impl Past {
+    fn ended(&mut self, took: Duration) {
+        (self.ended_in, self.ended_in_max) = (took, self.ended_in_max.max(took));
+    }
+
+    /// A count that begins anew with each producer would fall.
+    fn recycled(&mut self, lane: usize, producer: &Producer) {
+        self.recycled += 1;
+        for figure in producer.figures() {
+            if let FigureValue::Count(n) = figure.value {
+                *self.counts[lane].entry(figure.name).or_default() += n;
+            }
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use super::{
     producer::Producer,
     sink::{HeadersOut, Layout},
     transactions::Transactions,
+    written::{Tally, Written},
 };
 
 /// Messages in flight from one producer, and when a writer that has waited goes on: what a drain waits for. With ten
@@ -55,11 +56,13 @@ struct Outbox {
     extras: Vec<(Option<i64>, Option<HeadersOut>)>,
     /// Where records without a key go, until the next batch.
     sticky: u32,
+    tally: Tally,
 }
 
 /// What has not been handed over.
 struct Buffer {
     outboxes: Vec<Outbox>,
+    written: Arc<Written>,
     bytes: Vec<u8>,
     count: usize,
 }
@@ -71,6 +74,7 @@ pub struct KafkaWriter<T, E> {
     codec: E,
     layout: Arc<Layout<T>>,
     buffer: Buffer,
+    /// Bytes.
     written: u64,
     subtask: u32,
     waiting: Option<BoxFuture<'static, Result<()>>>,
@@ -80,12 +84,19 @@ pub struct KafkaWriter<T, E> {
 const LATER: i32 = -1;
 
 impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
-    pub(super) fn new(route: Route, topic: &str, codec: E, layout: Arc<Layout<T>>, subtask: u32) -> Self {
+    pub(super) fn new(
+        route: Route,
+        topic: &str,
+        codec: E,
+        layout: Arc<Layout<T>>,
+        written: Arc<Written>,
+        subtask: u32,
+    ) -> Self {
         let producer = match &route {
             Route::Transactions { all, turn } => all.lane(*turn),
             Route::Plain(producer) => producer.clone(),
         };
-        let buffer = Buffer { outboxes: vec![Outbox::new(topic, subtask)], bytes: Vec::new(), count: 0 };
+        let buffer = Buffer { outboxes: vec![Outbox::new(topic, subtask)], written, bytes: Vec::new(), count: 0 };
         Self { route, producer, codec, layout, buffer, written: 0, subtask, waiting: None }
     }
 
@@ -197,7 +208,7 @@ impl Buffer {
     fn hand_over(&mut self, producer: &Producer) -> Result<()> {
         producer.check()?;
         for outbox in self.outboxes.iter_mut().filter(|o| !o.spans.is_empty()) {
-            outbox.hand_over(producer, &self.bytes)?;
+            outbox.hand_over(producer, &self.bytes, &self.written)?;
         }
         self.bytes.clear();
         self.count = 0;
@@ -216,20 +227,25 @@ impl Buffer {
     fn cut(&mut self) -> Self {
         let empty = |o: &Outbox| Outbox::new(&o.name, o.sticky);
         let outboxes = self.outboxes.iter().map(empty).collect();
-        std::mem::replace(self, Self { outboxes, bytes: Vec::new(), count: 0 })
+        let written = self.written.clone();
+        std::mem::replace(self, Self { outboxes, written, bytes: Vec::new(), count: 0 })
     }
 }
 
 impl Outbox {
     fn new(name: &str, subtask: u32) -> Self {
-        Self { name: name.to_owned(), topic: None, spans: Vec::new(), extras: Vec::new(), sticky: subtask }
+        let (spans, extras, tally) = (Vec::new(), Vec::new(), Tally::default());
+        Self { name: name.to_owned(), topic: None, spans, extras, sticky: subtask, tally }
     }
 
-    fn hand_over(&mut self, producer: &Producer, bytes: &[u8]) -> Result<()> {
+    fn hand_over(&mut self, producer: &Producer, bytes: &[u8], written: &Written) -> Result<()> {
         let Some((topic, partitions)) = &mut self.topic else {
             return Err(Error::internal(format!("records for topic {:?} were handed over too early", self.name)));
         };
         let partitions = *partitions;
+        if self.tally.partitions() != partitions.unsigned_abs() as usize {
+            self.tally = written.tally(&self.name, partitions);
+        }
         self.sticky = self.sticky.wrapping_add(1);
         for span in &mut self.spans {
             if span.partition == LATER {
@@ -243,6 +259,7 @@ impl Outbox {
                     span.partition, self.name
                 )));
             }
+            self.tally.add(span.partition, span.end - span.start);
         }
         let sent = if self.extras.is_empty() {
             producer.send(|_| topic.produce(bytes, &self.spans))
@@ -253,6 +270,7 @@ impl Outbox {
             })
         };
         self.spans.clear();
+        self.tally.publish();
         sent.map_err(|e| e.at(format!("topic {}", self.name)))
     }
 }

@@ -21,6 +21,7 @@ use std::{
 use tidegate_checkpoint::{
     commit::{CommitPermit, CommitPoint, OpenCommitPoint},
     error::Result,
+    figure::Figure,
     ids::{Attempt, Epoch, JobId, OperatorId, Subtask},
 };
 
@@ -96,6 +97,12 @@ pub trait OpenSink<T>: Send + Sync + 'static {
     /// # Errors
     /// Fails the attempt; its successor publishes the rest in [`Sink::recover`].
     fn commit<'a>(&'a self, permit: &'a CommitPermit, committables: Vec<Value>) -> BoxFuture<'a, Result<()>>;
+
+    /// What it has to say of all its writers to those who watch the job, beyond what the engine counts. Asked for a
+    /// few times a second; it must not wait.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
 }
 
 /// Writes one subtask's records. Dropping it must neither publish nor wait.

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tidegate_checkpoint::error::Result;
+use tidegate_checkpoint::{error::Result, figure::Figure};
 
 /// Where records come from. One value serves every subtask and every attempt.
 pub trait Source: Send + Sync + 'static {
@@ -69,6 +69,12 @@ pub trait Source: Send + Sync + 'static {
     fn committed(&self, _positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>> {
         Box::pin(std::future::ready(Ok(())))
     }
+
+    /// What it has to say in this attempt to those who watch the job, beyond what the engine counts of each split.
+    /// Asked for a few times a second; it must not wait.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
 }
 
 /// A part of a source that is read in order by one subtask.
@@ -116,7 +122,7 @@ pub trait SplitReader: Send + 'static {
     }
 
     /// How many records there are in the split behind the position, as far as is known without asking anybody.
-    /// Called a few times a second.
+    /// Called a few times a second, and once more when the split has ended.
     fn lag(&self) -> Option<u64> {
         None
     }

@@ -127,6 +127,12 @@ fn percent(part: Option<f64>) -> String {
     part.map_or_else(String::new, |p| format!("{:.0}%", p * 100.0))
 }
 
+fn ms(duration: Duration) -> String {
+    format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
+}
+
+/// A table of operators, and a line on checkpoints; with `{:#}` also every figure that parts of the job have of
+/// themselves, one a line, as Prometheus writes them.
 impl std::fmt::Display for JobMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let width = self.operators.iter().map(|o| o.name.chars().count()).max().unwrap_or(0).max(8);
@@ -145,17 +151,27 @@ impl std::fmt::Display for JobMetrics {
             let (last, longest, state) = (c.last_duration_ms, c.max_duration_ms, bytes(c.last_bytes as f64));
             write!(f, ", last {last} ms, longest {longest} ms, state {state}")?;
         }
+        if let Some(commit) = c.commit {
+            write!(f, " · commits p50 {}, p99 {}, max {}", ms(commit.p50), ms(commit.p99), ms(commit.max))?;
+        }
         if c.abandoned > 0 {
             write!(f, " · {} abandoned", c.abandoned)?;
+        }
+        if f.alternate() {
+            let of_operators = self.operators.iter().flat_map(|o| o.figures.iter().map(|f| (Some(&o.name), f)));
+            for (operator, figure) in of_operators.chain(self.figures.iter().map(|f| (None, f))) {
+                let operator = operator.map(|name| ("operator", name));
+                let labels = operator.into_iter().chain(figure.labels.iter().map(|(label, value)| (*label, value)));
+                let labels: Vec<_> = labels.map(|(label, value)| format!("{label}={value:?}")).collect();
+                write!(f, "\n{}{{{}}} {}", figure.name, labels.join(","), figure.value.as_f64())?;
+            }
         }
         Ok(())
     }
 }
 
 fn line(o: &OperatorMetrics, width: usize) -> String {
-    let latency = |which: fn(&Latency) -> Duration| {
-        o.latency.as_ref().map_or_else(String::new, |l| format!("{:.2} ms", which(l).as_secs_f64() * 1000.0))
-    };
+    let latency = |which: fn(&Latency) -> Duration| o.latency.as_ref().map_or_else(String::new, |l| ms(which(l)));
     let mut line = format!(
         "{:width$} {:>10} {:>10} {:>10} {:>11} {:>5} {:>5} {:>6} {:>9} {:>9} {:>9}",
         o.name,

@@ -12,6 +12,7 @@ use crate::{
     runtime::supervise::Shared,
     time::{MAX, MIN},
 };
+use tidegate_checkpoint::{figure::Figure, ids::OperatorId};
 
 /// A job's metrics; counts are of the current attempt.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,8 @@ pub struct JobMetrics {
     pub operators: Vec<OperatorMetrics>,
     /// Checkpoints of this run.
     pub checkpoints: CheckpointMetrics,
+    /// What the commit point says of itself.
+    pub figures: Vec<Figure>,
 }
 
 /// One operator, all subtasks together.
@@ -74,6 +77,9 @@ pub struct OperatorMetrics {
     pub capacity_per_second: Option<f64>,
     /// The longest time that one batch or one slice spent on serialising state.
     pub snapshot_pause: Duration,
+    /// Of a source: of each split, `tidegate_split_records_total`, `tidegate_split_bytes_total` and, where it is known,
+    /// `tidegate_split_lag_records`. And whatever a source or a sink says of itself.
+    pub figures: Vec<Figure>,
 }
 
 /// Percentiles.
@@ -85,6 +91,14 @@ pub struct Latency {
     pub p99: Duration,
     /// The longest.
     pub max: Duration,
+}
+
+impl Latency {
+    /// Of what a histogram has counted, in microseconds; `None`: nothing.
+    pub(crate) fn of(us: &Histogram<u64>) -> Option<Self> {
+        let at = |q| Duration::from_micros(us.value_at_quantile(q));
+        (!us.is_empty()).then(|| Self { p50: at(0.5), p99: at(0.99), max: Duration::from_micros(us.max()) })
+    }
 }
 
 /// Checkpoints of this run.
@@ -100,6 +114,10 @@ pub struct CheckpointMetrics {
     pub max_duration_ms: u64,
     /// The size of all that the last one refers to.
     pub last_bytes: u64,
+    /// How long the step that makes them count has taken: the write of the commit record, or the job's transaction.
+    pub commit: Option<Latency>,
+    /// How long it has taken the last time.
+    pub last_commit: Duration,
 }
 
 impl CheckpointMetrics {
@@ -115,11 +133,16 @@ impl JobMetrics {
     pub(crate) fn of(shared: &Shared) -> Self {
         let elapsed = now().duration_since(shared.began);
         let (registry, checkpoints) = shared.stats();
+        let mut contributed = shared.contributed();
         let all = registry.all();
         let mut operators: Vec<OperatorMetrics> = Vec::new();
         for node in shared.graph.nodes() {
             let stats: Vec<_> = all.iter().filter(|((n, _), _)| *n == node.id).map(|(_, s)| s.as_ref()).collect();
             let mut metrics = operator(&node, &stats, elapsed);
+            metrics.figures = stats.iter().flat_map(|s| s.splits.figures()).collect();
+            if let (NodeKind::Source | NodeKind::Sink, Ok(name)) = (node.kind, OperatorId::new(&*metrics.name)) {
+                metrics.figures.extend(contributed.operators.remove(&name).unwrap_or_default());
+            }
             let counts = matches!(node.kind, NodeKind::Source | NodeKind::Keyed | NodeKind::Sink);
             if metrics.records_in == 0 && !counts {
                 // Operators that change no counts keep none: what went in is what came out before them.
@@ -152,7 +175,7 @@ impl JobMetrics {
                 metrics.busy.filter(|b| *b > 0.01 && records > 0).map(|busy| metrics.records_per_second / busy);
             operators.push(metrics);
         }
-        Self { elapsed, operators, checkpoints }
+        Self { elapsed, operators, checkpoints, figures: contributed.commits }
     }
 
     /// An operator by name.
@@ -194,7 +217,7 @@ fn operator(node: &Node, stats: &[&OperatorStats], elapsed: Duration) -> Operato
         state_entries: sum(|s| &s.state_entries),
         watermark,
         watermark_lag: watermark.map(|w| Duration::from_millis(wall_ms().saturating_sub(w).max(0) as u64)),
-        lag: stats.iter().filter_map(|s| u64::try_from(s.lag.load(Relaxed)).ok()).reduce(u64::saturating_add),
+        lag: stats.iter().filter_map(|s| s.splits.lag()).reduce(u64::saturating_add),
         records_per_second: 0.0,
         bytes_per_second: rate(bytes_in + bytes_out, elapsed),
         latency: latency(stats),
@@ -205,6 +228,7 @@ fn operator(node: &Node, stats: &[&OperatorStats], elapsed: Duration) -> Operato
         snapshot_pause: Duration::from_nanos(
             stats.iter().map(|s| s.snapshot_pause_ns.load(Relaxed)).max().unwrap_or(0),
         ),
+        figures: Vec::new(),
     }
 }
 
@@ -213,55 +237,5 @@ fn latency(stats: &[&OperatorStats]) -> Option<Latency> {
     for stats in stats {
         stats.add_latency_to(&mut all);
     }
-    let at = |q| Duration::from_micros(all.value_at_quantile(q));
-    (!all.is_empty()).then(|| Latency { p50: at(0.5), p99: at(0.99), max: Duration::from_micros(all.max()) })
-}
-
-/// Hands the job's figures to whatever exporter the program has installed through the `metrics` facade.
-pub(crate) fn export(shared: &Shared) {
-    let job = shared.job.to_string();
-    let snapshot = JobMetrics::of(shared);
-    for o in &snapshot.operators {
-        let labels = [("job", job.clone()), ("operator", o.name.clone())];
-        for (name, value) in [
-            ("tidegate_records_in_total", o.records_in),
-            ("tidegate_records_out_total", o.records_out),
-            ("tidegate_bytes_in_total", o.bytes_in),
-            ("tidegate_bytes_out_total", o.bytes_out),
-            ("tidegate_filtered_total", o.filtered),
-            ("tidegate_late_total", o.late),
-            ("tidegate_skipped_total", o.skipped),
-            ("tidegate_dead_letters_total", o.dead_letters),
-            ("tidegate_far_future_total", o.far_future),
-        ] {
-            metrics::counter!(name, &labels).absolute(value);
-        }
-        let latency = o.latency.unwrap_or_default();
-        for (name, value) in [
-            ("tidegate_records_per_second", Some(o.records_per_second)),
-            ("tidegate_bytes_per_second", Some(o.bytes_per_second)),
-            ("tidegate_capacity_records_per_second", o.capacity_per_second),
-            ("tidegate_busy_ratio", o.busy),
-            ("tidegate_idle_ratio", o.idle),
-            ("tidegate_backpressured_ratio", o.backpressured),
-            ("tidegate_watermark_lag_seconds", o.watermark_lag.map(|l| l.as_secs_f64())),
-            ("tidegate_lag_records", o.lag.map(|l| l as f64)),
-            ("tidegate_state_entries", Some(o.state_entries as f64)),
-            ("tidegate_latency_p50_seconds", o.latency.map(|_| latency.p50.as_secs_f64())),
-            ("tidegate_latency_p99_seconds", o.latency.map(|_| latency.p99.as_secs_f64())),
-            ("tidegate_latency_max_seconds", o.latency.map(|_| latency.max.as_secs_f64())),
-        ] {
-            if let Some(value) = value {
-                metrics::gauge!(name, &labels).set(value);
-            }
-        }
-    }
-    let c = &snapshot.checkpoints;
-    let labels = [("job", job)];
-    metrics::counter!("tidegate_checkpoints_completed_total", &labels).absolute(c.completed);
-    metrics::counter!("tidegate_checkpoints_abandoned_total", &labels).absolute(c.abandoned);
-    metrics::gauge!("tidegate_checkpoint_duration_seconds", &labels).set(c.last_duration_ms as f64 / 1000.0);
-    metrics::gauge!("tidegate_checkpoint_bytes", &labels).set(c.last_bytes as f64);
-    let restarts = shared.status.borrow().restarts;
-    metrics::counter!("tidegate_restarts_total", &labels).absolute(restarts);
+    Latency::of(&all)
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use super::splits::Splits;
 use crate::{plan::NodeId, time};
 
 /// One operator's counters in one subtask. All counts are of this attempt alone.
@@ -34,8 +35,8 @@ pub struct OperatorStats {
     pub state_entries: AtomicU64,
     /// The watermark that the operator has seen.
     pub watermark: AtomicI64,
-    /// Of a source: records that its splits have behind their positions; -1 when not known.
-    pub lag: AtomicI64,
+    /// Of a source: each of its splits.
+    pub splits: Splits,
     /// Nanoseconds of the task at work, waiting for input, and waiting for its output; at its head only.
     pub busy_ns: AtomicU64,
     /// See `busy_ns`.
@@ -64,7 +65,7 @@ impl Default for OperatorStats {
             far_future: AtomicU64::default(),
             state_entries: AtomicU64::default(),
             watermark: AtomicI64::new(time::MIN),
-            lag: AtomicI64::new(-1),
+            splits: Splits::default(),
             busy_ns: AtomicU64::default(),
             idle_ns: AtomicU64::default(),
             backpressured_ns: AtomicU64::default(),
@@ -97,6 +98,10 @@ impl OperatorStats {
             // Fails only where a value does not fit the sum's bounds, and they are the same.
             let _ = sum.add(histogram);
         }
+    }
+    /// Records and bytes that have come in.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.records_in.load(Relaxed), self.bytes_in.load(Relaxed))
     }
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
         if n > 0 {

@@ -34,13 +34,13 @@ use super::{
     heartbeat::{Beat, Beating},
     recovery::{self, Run, Start},
     source_task::SourceControl,
-    supervise::{Request, Shared},
+    supervise::{Contributing, Request, Shared},
     terminal::Opened,
     told::Told,
 };
 use crate::{
     env::{Instant, now, sleep, spawn, wall_ms},
-    metrics::stats::StatsRegistry,
+    metrics::{contributors::Contributors, stats::StatsRegistry},
     plan::NodeKind,
     record::Barrier,
 };
@@ -102,6 +102,8 @@ struct Tasks {
 }
 
 pub(super) struct Driver<'a> {
+    /// First, so that it is dropped while everything is still there to be asked.
+    _contributing: Contributing<'a>,
     shared: &'a Shared,
     store: Arc<CheckpointStore>,
     commits: Arc<dyn CommitPoint>,
@@ -119,6 +121,8 @@ pub(super) struct Driver<'a> {
     /// The one in flight: its committables are what the sinks have to publish.
     manifest: Option<Arc<Manifest>>,
     permit: Option<Arc<CommitPermit>>,
+    /// Since when it is being committed.
+    committing: Instant,
     manifest_bytes: u64,
     next_beat: Instant,
     /// Every split that has been assigned, or had ended.
@@ -167,13 +171,16 @@ impl<'a> Driver<'a> {
             tasks.spawn(task.label, task.subtask, Beating::new(task.future, task.beat, began), sender.clone());
         }
         let parent = start.restored.as_ref().map(|m| m.epoch);
+        let (sinks, sources) = (Arc::new(sinks), shared.graph.sources());
+        let contributors = Contributors { sources, sinks: sinks.clone(), commits: commits.clone() };
         Ok(Self {
+            _contributing: shared.contributors_of(contributors),
             shared,
             store,
             commits,
             start,
             coordinator,
-            sinks: Arc::new(sinks),
+            sinks,
             sources: wiring.sources,
             tasks,
             events,
@@ -184,6 +191,7 @@ impl<'a> Driver<'a> {
             parent,
             manifest: None,
             permit: None,
+            committing: began,
             manifest_bytes: 0,
             next_beat: began + BEAT_EVERY,
             known: Arc::new(Mutex::new(known)),
@@ -213,7 +221,13 @@ impl<'a> Driver<'a> {
                 Wake::Task(None) => return Err(Error::internal("all tasks have gone without an error")),
                 Wake::Request(Request::Checkpoint(token)) => Event::Requested { token },
                 Wake::Request(Request::Stop) => Event::StopRequested,
-                Wake::Io(event) => event?,
+                Wake::Io(event) => {
+                    let event = event?;
+                    if let Event::Committed(_, Ok(())) = event {
+                        self.shared.committed(now().duration_since(self.committing));
+                    }
+                    event
+                }
                 Wake::Deadline => Event::Tick,
                 Wake::Beat => {
                     self.check_beats()?;
@@ -271,7 +285,7 @@ impl<'a> Driver<'a> {
             Command::WriteManifest { epoch, last, acks } => self.write_manifest(epoch, last, acks),
             Command::Commit(permit) => {
                 let (commits, permit) = (self.commits.clone(), Arc::new(permit));
-                self.permit = Some(permit.clone());
+                (self.permit, self.committing) = (Some(permit.clone()), now());
                 self.io.spawn(async move {
                     let result = commits.commit(&permit).await;
                     Event::Committed(permit.epoch(), result)

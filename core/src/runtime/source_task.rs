@@ -40,7 +40,7 @@ use crate::{
     api::{SourceStream, Stamp},
     connect::{Progress, Source, Split, SplitReader, Undecodable},
     env::{Instant, now, sleep, wall_ms},
-    metrics::stats::OperatorStats,
+    metrics::{splits::SplitStats, stats::OperatorStats},
     operators::side::SidePort,
     plan::NodeId,
     record::{Barrier, BatchOutput, Control, Output},
@@ -74,6 +74,7 @@ struct SavedSplit {
 struct OpenSplit<R> {
     id: String,
     reader: R,
+    stats: Arc<SplitStats>,
     time: SplitTime,
     ended: bool,
     /// It had nothing at its last fill.
@@ -254,7 +255,8 @@ where
             saved => self.source.open(split, saved.map(|s| s.position)),
         };
         let reader = opened.await.map_err(|e| e.at(&id))?;
-        self.splits.push(OpenSplit { id, reader, time, ended: false, waiting: false, idle, last_record: now() });
+        let stats = self.stats.splits.open(&id);
+        self.splits.push(OpenSplit { id, reader, stats, time, ended: false, waiting: false, idle, last_record: now() });
         self.exhausted = false;
         Ok(())
     }
@@ -366,7 +368,8 @@ where
         let guard = self.watermarks.as_ref().and_then(|w| w.future);
         let limit = guard.map_or((MAX, FarFuture::Count), |(ahead, policy)| (wall_ms().saturating_add(ahead), policy));
         let split = &mut self.splits[index];
-        let read_before = split.reader.progress().unwrap_or(0);
+        let progress_before = split.reader.progress().unwrap_or(0);
+        let read_before = self.stats.read();
         let mut emission = Emission {
             out: &mut self.out,
             stamp: &mut self.stamp,
@@ -389,7 +392,9 @@ where
         }
         OperatorStats::add(&self.stats.records_in, records + aside);
         OperatorStats::add(&self.stats.records_out, records);
-        OperatorStats::add(&self.stats.progress, split.reader.progress().unwrap_or(0).saturating_sub(read_before));
+        OperatorStats::add(&self.stats.progress, split.reader.progress().unwrap_or(0).saturating_sub(progress_before));
+        let read = self.stats.read();
+        split.stats.read(read.0 - read_before.0, read.1 - read_before.1);
         if records > 0 && self.watermarks.is_some() {
             split.last_record = now();
             split.idle = false;
@@ -397,7 +402,11 @@ where
         match progress {
             Progress::More => {}
             Progress::Wait => split.waiting = true,
-            Progress::End => split.ended = true,
+            Progress::End => {
+                split.ended = true;
+                split.stats.left(split.reader.lag());
+                self.stats.splits.end(&split.stats);
+            }
         }
         if let Some(watermarks) = &self.watermarks {
             if split.time.at_batch_end() {
@@ -414,9 +423,8 @@ where
     }
 
     fn measure_lag(&self) {
-        let known = self.splits.iter().filter_map(|split| split.reader.lag());
-        if let Some(lag) = known.reduce(u64::saturating_add) {
-            self.stats.lag.store(i64::try_from(lag).unwrap_or(i64::MAX), Relaxed);
+        for split in self.splits.iter().filter(|split| !split.ended) {
+            split.stats.left(split.reader.lag());
         }
     }
 

@@ -1,11 +1,13 @@
 //! The life of a job: attempt after attempt, until one ends without failing or no more are granted.
 use futures::FutureExt;
+use hdrhistogram::Histogram;
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
     panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -23,7 +25,12 @@ use super::{
 use crate::{
     api::handle::{AttemptReport, CheckpointReport, JobState, JobStatus},
     env::{Instant, now, sleep, unique},
-    metrics::{report::Reporting, snapshot::CheckpointMetrics, stats::StatsRegistry},
+    metrics::{
+        contributors::{Contributed, Contributors},
+        report::Reporting,
+        snapshot::{CheckpointMetrics, Latency},
+        stats::{StatsRegistry, latency_histogram},
+    },
     plan::{Graph, NodeKind},
     settings::Settings,
     state::backend::StateBackendFactory,
@@ -60,7 +67,11 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Live {
     stats: StatsRegistry,
+    /// Those of the attempt that is open, and what those of the last one said at its end.
+    contributors: Option<Arc<Contributors>>,
+    contributed: Contributed,
     checkpoints: CheckpointMetrics,
+    commits_us: Option<Histogram<u64>>,
     waiting: BTreeMap<u64, oneshot::Sender<Result<Epoch>>>,
     next_token: u64,
     completed_in_attempt: bool,
@@ -92,6 +103,7 @@ impl Shared {
         let mut live = self.live();
         // From now on the status speaks of this attempt, and so must the metrics.
         (live.completed_in_attempt, live.stats) = (false, StatsRegistry::default());
+        live.contributed = Contributed::default();
         drop(live);
         tracing::info!(job = %self.job, %attempt, restored = restored.map(|e| e.0), "attempt begins");
         self.status.send_modify(|s| {
@@ -106,6 +118,28 @@ impl Shared {
     pub(crate) fn stats(&self) -> (StatsRegistry, CheckpointMetrics) {
         let live = self.live();
         (live.stats.clone(), live.checkpoints.clone())
+    }
+
+    /// From now on these are asked, until what is returned is dropped.
+    pub(super) fn contributors_of(&self, contributors: Contributors) -> Contributing<'_> {
+        self.live().contributors = Some(Arc::new(contributors));
+        Contributing(self)
+    }
+
+    pub(crate) fn contributed(&self) -> Contributed {
+        let contributors = self.live().contributors.clone();
+        // They are asked without the lock: what they do to answer is theirs.
+        contributors.map_or_else(|| self.live().contributed.clone(), |c| c.figures())
+    }
+
+    pub(super) fn committed(&self, took: Duration) {
+        let mut live = self.live();
+        live.commits_us = live.commits_us.take().or_else(latency_histogram);
+        if let Some(times) = &mut live.commits_us {
+            times.saturating_record((took.as_micros() as u64).max(1));
+        }
+        live.checkpoints.commit = live.commits_us.as_ref().and_then(Latency::of);
+        live.checkpoints.last_commit = took;
     }
 
     pub(super) fn checkpoint_began(&self, epoch: Epoch) {
@@ -164,7 +198,7 @@ impl Shared {
 
     pub(super) fn report_progress(&self) {
         self.reporting.progress(self);
-        crate::metrics::snapshot::export(self);
+        crate::metrics::export::export(self);
     }
 
     /// The operators that run in the task which begins at `head`, as a person would name them.
@@ -182,6 +216,17 @@ impl Shared {
         }
         let labels: Vec<_> = inside.iter().map(|n| n.label()).collect();
         format!("[{}]", labels.join(" -> "))
+    }
+}
+
+/// While it is held, an attempt's parts are asked for what they say of themselves. Then they have said their last.
+pub(super) struct Contributing<'a>(&'a Shared);
+
+impl Drop for Contributing<'_> {
+    fn drop(&mut self) {
+        let contributed = self.0.contributed();
+        let mut live = self.0.live();
+        (live.contributed, live.contributors) = (contributed, None);
     }
 }
 
@@ -238,7 +283,7 @@ pub(crate) async fn supervise(
         }
     };
     shared.reporting.finished(&shared);
-    crate::metrics::snapshot::export(&shared);
+    crate::metrics::export::export(&shared);
     let state = match &result {
         Ok(state) => *state,
         Err(_) => JobState::Failed,

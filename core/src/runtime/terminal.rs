@@ -7,6 +7,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use tidegate_checkpoint::{
     commit::CommitPermit,
     error::{Error, Result},
+    figure::Figure,
     ids::OperatorId,
 };
 
@@ -22,6 +23,8 @@ use crate::{
 pub trait Opened: Send + Sync {
     /// See [`OpenSink::commit`].
     fn commit<'a>(&'a self, permit: &'a CommitPermit, committables: Vec<Value>) -> BoxFuture<'a, Result<()>>;
+    /// See [`OpenSink::figures`].
+    fn figures(&self) -> Vec<Figure>;
     /// For the terminal that opened it.
     fn as_any(&self) -> &dyn Any;
 }
@@ -31,6 +34,9 @@ struct OpenedSink<T, O>(O, std::marker::PhantomData<fn(T)>);
 impl<T: 'static, O: OpenSink<T>> Opened for OpenedSink<T, O> {
     fn commit<'a>(&'a self, permit: &'a CommitPermit, committables: Vec<Value>) -> BoxFuture<'a, Result<()>> {
         self.0.commit(permit, committables)
+    }
+    fn figures(&self) -> Vec<Figure> {
+        self.0.figures()
     }
     fn as_any(&self) -> &dyn Any {
         self
@@ -134,6 +140,7 @@ trait Discover: Send + Sync {
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Split>>>;
     fn interval(&self) -> Option<Duration>;
     fn committed(&self, positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>>;
+    fn figures(&self) -> Vec<Figure>;
 }
 
 impl<S: Source> Discover for S {
@@ -145,6 +152,9 @@ impl<S: Source> Discover for S {
     }
     fn committed(&self, positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>> {
         Source::committed(self, positions)
+    }
+    fn figures(&self) -> Vec<Figure> {
+        Source::figures(self)
     }
 }
 
@@ -163,5 +173,9 @@ impl SourceNode {
     /// See [`Source::committed`].
     pub(crate) async fn committed(&self, positions: Vec<(String, Value)>) -> Result<()> {
         self.source.committed(positions).await.map_err(|e| e.at(format!("source {}", self.name)))
+    }
+    /// See [`Source::figures`].
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        self.source.figures()
     }
 }
