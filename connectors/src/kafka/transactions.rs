@@ -67,10 +67,8 @@ struct Past {
 struct Turns {
     /// Writers that have come to the end of each turn.
     arrived: BTreeMap<u64, usize>,
-    /// The turn in which an epoch's output is.
-    of: BTreeMap<Epoch, u64>,
-    /// The record that is in each epoch's transaction.
-    sent: BTreeMap<Epoch, CommitRecord>,
+    /// The turn in which an epoch's output is, and the record behind it.
+    recorded: BTreeMap<Epoch, (u64, CommitRecord)>,
     failed: Option<Error>,
 }
 
@@ -134,7 +132,6 @@ impl Transactions {
     /// commit record behind it, and drains.
     pub(super) fn arrive(self: &Arc<Self>, turn: u64, epoch: Epoch) {
         let mut turns = lock(&self.turns);
-        turns.of.insert(epoch, turn);
         let arrived = turns.arrived.entry(turn).or_default();
         *arrived += 1;
         if *arrived < self.writers.load(SeqCst) {
@@ -187,7 +184,7 @@ impl Transactions {
             let record = BaseRecord::to(topic).partition(0).key(key.as_bytes()).payload(&value);
             client.send(record).map_err(|(error, _)| error)
         })?;
-        lock(&self.turns).sent.insert(epoch, record);
+        lock(&self.turns).recorded.insert(epoch, (turn, record));
         kill::point("kafka.sink.recorded");
         producer.drain().await
     }
@@ -198,12 +195,10 @@ impl Transactions {
     /// The outcome is unknown: it has to be read back.
     pub(super) async fn commit(&self, record: &CommitRecord) -> Result<()> {
         let epoch = record.epoch;
-        let (turn, sent) = {
-            let mut turns = lock(&self.turns);
-            (turns.of.remove(&epoch), turns.sent.remove(&epoch))
+        let Some((turn, sent)) = lock(&self.turns).recorded.remove(&epoch) else {
+            return Err(Error::internal(format!("no output of epoch {epoch} has been drained")));
         };
-        let turn = turn.ok_or_else(|| Error::internal(format!("no output of epoch {epoch} has been drained")))?;
-        if sent.as_ref() != Some(record) {
+        if sent != *record {
             return Err(Error::internal(format!("the transaction of epoch {epoch} holds another record: {sent:?}")));
         }
         let producer = self.lane(turn);
