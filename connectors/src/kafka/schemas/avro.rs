@@ -2,8 +2,10 @@
 //!
 //! A record is read with its writer's schema. Without one of one's own, fields are matched by their names, as serde
 //! does with JSON: those that the type does not have are passed over, those that it lacks take the type's
-//! `#[serde(default)]`. With one ([`Avro::schema`]) the record is brought into its shape by Avro's rules first (defaults
-//! and aliases of the schema, numbers that grow), which costs several times as much.
+//! `#[serde(default)]`. With one ([`Avro::schema`]) the record is brought into its shape first, by Avro's rules: defaults
+//! and aliases of the schema. The hard case is the record's own name: writers choose it, and it says nothing of what
+//! the type is called here. The library's quick way, without a value between, insists that both are equal, and so is
+//! not taken for reading.
 use apache_avro::{GenericSingleObjectReader, Schema as Parsed, from_value, writer::datum::GenericDatumWriter};
 use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
@@ -146,18 +148,16 @@ impl<T: DeserializeOwned + Send + 'static> Decode for Avro<T> {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(new) => new.insert(reader(&self.registry, id)?),
         };
-        let read = match &self.schema {
-            None => reader.read_deser(&mut datum),
-            Some((_, parsed)) => {
-                let shape = parsed.as_ref().as_ref().map_err(ToString::to_string)?;
-                reader.read_value(&mut datum).and_then(|v| v.resolve(shape)).and_then(|v| from_value(&v))
-            }
-        };
-        let record = read.map_err(|e| format!("with schema {id}: {e}"))?;
+        let undecodable = |e| format!("with schema {id}: {e}");
+        let mut record = reader.read_value(&mut datum).map_err(undecodable)?;
         if !datum.is_empty() {
             return Err(format!("{} bytes are left behind what schema {id} describes", datum.len()).into());
         }
-        Ok(record)
+        if let Some((_, parsed)) = &self.schema {
+            let shape = parsed.as_ref().as_ref().map_err(ToString::to_string)?;
+            record = record.resolve(shape).map_err(undecodable)?;
+        }
+        Ok(from_value(&record).map_err(undecodable)?)
     }
 }
 
