@@ -188,7 +188,9 @@ mod tests {
 
     fn made(properties: &[(&str, &str)]) -> Result<Client> {
         let mut all = Properties::default();
-        properties.iter().for_each(|(name, value)| all.set(*name, *value));
+        for (name, value) in properties {
+            all.set(*name, *value);
+        }
         Client::new(&all)
     }
 

@@ -217,7 +217,7 @@ impl Registry {
         let text = match (format, answer["references"].as_array()) {
             (Format::Avro, Some(named)) if !named.is_empty() => {
                 let named = self.named(named.clone()).await?;
-                references::inline(text, &named).map_err(|why| strange(&format!("schema {id}, where {why}")))?
+                references::inline(text, &named).map_err(|why| strange(format!("schema {id}, where {why}")))?
             }
             _ => text.to_owned(),
         };
@@ -235,11 +235,11 @@ impl Registry {
                 continue;
             }
             if seen.len() > REFERENCES_MAX {
-                return Err(strange(&format!("a schema that names more than {REFERENCES_MAX} others")));
+                return Err(strange(format!("a schema that names more than {REFERENCES_MAX} others")));
             }
             let path = format!("/subjects/{}/versions/{version}", escaped(subject));
             let Answer::Given(answer) = self.ask(path, None).await? else {
-                return Err(strange(&format!("a reference to version {version} of {subject:?}, which is not there")));
+                return Err(strange(format!("a reference to version {version} of {subject:?}, which is not there")));
             };
             asked.extend(answer["references"].as_array().cloned().unwrap_or_default());
             texts.push(answer["schema"].as_str().unwrap_or_default().to_owned());
@@ -247,23 +247,40 @@ impl Registry {
         Ok(texts)
     }
 
-    /// Looks at a subject's latest schema, since records are most likely written with it; once. Such a look also
-    /// finds out at once that the registry is not where the job file says.
+    /// Looks at a subject's latest schema, since records are most likely written with it; once. The first such look
+    /// also finds out, when the job starts, that the registry is not where the job file says. A later one need not
+    /// succeed: records wait for their schemas.
     ///
     /// # Errors
-    /// That it is not.
+    /// That it is not there.
     pub(super) async fn look_at(&self, subject: &str) -> Result<()> {
-        if locked(&self.shared.looked_at).contains(subject) {
-            return Ok(());
-        }
-        let _one = self.shared.asking.lock().await;
-        if let Answer::Given(answer) = self.ask(latest(subject), None).await? {
-            let id = id(&answer)?;
-            let schema = self.understand(id, &answer).await?;
-            self.remember(id, Known::Schema(schema));
+        let is_first = {
+            let looked_at = locked(&self.shared.looked_at);
+            if looked_at.contains(subject) {
+                return Ok(());
+            }
+            looked_at.is_empty()
+        };
+        match self.latest(subject).await {
+            Err(error) if error.kind() == Kind::Unavailable && !is_first => {
+                tracing::debug!(subject, %error, "no look at a subject");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+            Ok(Ok(schema)) => self.remember(schema.id, Known::Schema(schema)),
+            // It may have none yet, or records carry schemas of other subjects.
+            Ok(Err(_)) => {}
         }
         locked(&self.shared.looked_at).insert(subject.to_owned());
         Ok(())
+    }
+
+    /// A subject's latest schema, or what the registry says for want of one.
+    async fn latest(&self, subject: &str) -> Result<Result<Arc<Schema>, String>> {
+        match self.ask(format!("/subjects/{}/versions/latest", escaped(subject)), None).await? {
+            Answer::Given(answer) => self.understand(id(&answer)?, &answer).await.map(Ok),
+            Answer::Unknown(said) | Answer::Incompatible(said) | Answer::Invalid(said) => Ok(Err(said)),
+        }
     }
 
     /// The schema that records of a subject are written with: `text`, registered where need be and allowed; without
@@ -278,13 +295,10 @@ impl Registry {
         }
         let schema = match text {
             Some(text) => Arc::new(Schema { id: self.id_of(&subject, format, &text).await?, format, text }),
-            None => match self.ask(latest(&subject), None).await? {
-                Answer::Given(answer) => self.understand(id(&answer)?, &answer).await?,
-                Answer::Unknown(said) | Answer::Incompatible(said) | Answer::Invalid(said) => {
-                    return Err(Error::config(format!("subject {subject:?} has no schema to write with: {said}"))
-                        .hint("give the sink's codec one with schema(text), or register it"));
-                }
-            },
+            None => self.latest(&subject).await?.map_err(|said| {
+                Error::config(format!("subject {subject:?} has no schema to write with: {said}"))
+                    .hint("give the sink's codec one with schema(text), or register it")
+            })?,
         };
         locked(&self.shared.written).insert(key, schema.clone());
         Ok(schema)
@@ -335,7 +349,7 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// The subject of a topic's values (TopicNameStrategy), unless one is named.
+/// The subject of a topic's values (Confluent's `TopicNameStrategy`), unless one is named.
 ///
 /// # Errors
 /// Where there is neither.
@@ -346,10 +360,6 @@ pub(super) fn subject(named: Option<&str>, topic: Option<&str>) -> Result<String
         (None, None) => Err(Error::config("a sink whose records choose their topics needs one schema for all of them")
             .hint("name its subject on the codec: subject(\"...\")")),
     }
-}
-
-fn latest(subject: &str) -> String {
-    format!("/subjects/{}/versions/latest", escaped(subject))
 }
 
 fn id(answer: &Value) -> Result<u32> {
@@ -377,7 +387,7 @@ mod tests {
         assert_eq!(subject(None, Some("orders")).unwrap(), "orders-value");
         assert_eq!(subject(Some("shop.Order"), None).unwrap(), "shop.Order");
         assert!(subject(None, None).unwrap_err().hint_text().unwrap().contains("subject("));
-        assert_eq!(latest("a b/ü"), "/subjects/a%20b%2F%C3%BC/versions/latest");
+        assert_eq!(escaped("a b/ü-1"), "a%20b%2F%C3%BC-1");
     }
 
     #[test]

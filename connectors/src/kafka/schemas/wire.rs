@@ -46,7 +46,9 @@ pub(super) fn put_place(place: &[u32], to: &mut Vec<u8>) {
         return to.push(0);
     }
     put_varint(place.len() as u64, to);
-    place.iter().for_each(|index| put_varint(u64::from(*index), to));
+    for index in place {
+        put_varint(u64::from(*index), to);
+    }
 }
 
 /// A zigzag varint.
