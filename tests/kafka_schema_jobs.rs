@@ -148,6 +148,22 @@ async fn records_go_through_topics_as_others_write_and_read_them() {
     ];
     assert!(reasons.len() == 4 && reasons.iter().zip(expected).all(|(r, e)| r.contains(e)), "{reasons:?}");
 
+    // A schema that names one of another subject.
+    register(&server, "named-value", TEST, "AVRO");
+    let around = r#"{"type": "record", "name": "around", "fields": [{"name": "t", "type": "test"}]}"#;
+    let named = json!([{ "name": "test", "subject": "named-value", "version": 1 }]);
+    let body = json!({ "schema": around, "references": named }).to_string();
+    let (status, answer) = server.ask("POST", "/subjects/around-value/versions", &body).unwrap();
+    assert_eq!(status, 200, "{answer}");
+    let id = serde_json::from_str::<Value>(&answer).unwrap()["id"].as_u64().unwrap() as u32;
+    judge.create_topic("around", 1, &[]).unwrap();
+    judge.produce("around", &[framed(id, FOO)]).unwrap();
+    let out = Collect::new();
+    let job = Job::new("around", Settings::default());
+    job.source("in", kafka.source("around", Avro::<Value>::new(&registry)).available_now()).sink("out", out.clone());
+    job.run().await.unwrap();
+    assert_eq!(out.take(), [json!({ "t": { "a": 27, "b": "foo" } })]);
+
     // A schema that does not fit those before it is refused, and one that may not be registered.
     server.ask("PUT", "/config/other-out-value", r#"{"compatibility": "BACKWARD"}"#).unwrap();
     server.ask("PUT", "/config", r#"{"compatibility": "BACKWARD"}"#).unwrap();
