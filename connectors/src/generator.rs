@@ -211,7 +211,7 @@ pub(crate) mod testing {
         for _ in 0..fills {
             match reader.fill(budget, &mut taken)? {
                 Progress::More => {}
-                Progress::Wait => std::future::poll_fn(|cx| reader.poll_ready(cx)).await?,
+                Progress::Wait | Progress::Held => std::future::poll_fn(|cx| reader.poll_ready(cx)).await?,
                 Progress::End => break,
             }
         }

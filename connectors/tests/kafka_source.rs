@@ -53,7 +53,7 @@ async fn take<C: Decode>(reader: &mut KafkaReader<C>, count: usize) -> Result<(V
     while taken.len() < count {
         match reader.fill(count - taken.len(), &mut taken)? {
             Progress::More => {}
-            Progress::Wait => poll_fn(|cx| reader.poll_ready(cx)).await?,
+            Progress::Wait | Progress::Held => poll_fn(|cx| reader.poll_ready(cx)).await?,
             Progress::End => return Ok((taken.records, true)),
         }
     }
@@ -66,7 +66,7 @@ async fn drain<C: Decode>(reader: &mut KafkaReader<C>) -> Result<Vec<C::Item>> {
     loop {
         match reader.fill(100, &mut taken)? {
             Progress::More => {}
-            Progress::Wait => {
+            Progress::Wait | Progress::Held => {
                 let ready = poll_fn(|cx| reader.poll_ready(cx));
                 match tokio::time::timeout(Duration::from_secs(1), ready).await {
                     Ok(ready) => ready?,

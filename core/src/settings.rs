@@ -43,6 +43,8 @@ pub struct Settings {
     pub report: ReportSettings,
     /// `[kafka]`: properties for every Kafka client of the job, under the names that librdkafka gives them.
     pub kafka: Properties,
+    /// `[schema-registry]`: properties of the schema registry, under the names that Confluent's clients give them.
+    pub schema_registry: Properties,
 }
 
 /// When and where checkpoints are made.
@@ -149,6 +151,7 @@ impl Default for Settings {
             heartbeat: HeartbeatSettings { stuck_after: Duration::from_secs(10), fail_after: Duration::ZERO },
             report: ReportSettings { checkpoints: false, progress: false, summary: false },
             kafka: Properties::default(),
+            schema_registry: Properties::default(),
         }
     }
 }
@@ -225,7 +228,7 @@ impl Settings {
 
     /// Overrides from the environment: `TIDEGATE_CHECKPOINT__INTERVAL=5s` for `checkpoint.interval`, with
     /// `__` for the dot and `_` for the dash; and `TIDEGATE_KAFKA__BOOTSTRAP_SERVERS` for a property of
-    /// Kafka's, with `_` for the dot.
+    /// Kafka's (or of the schema registry's), with `_` for the dot.
     ///
     /// # Errors
     /// As [`Settings::from_file`]: a misspelt variable is an error as well.
@@ -243,8 +246,10 @@ impl Settings {
                 continue;
             };
             let path: Vec<String> = match path.split_once("__") {
-                Some(("KAFKA", property)) => vec![OPEN.into(), property.to_lowercase().replace('_', ".")],
-                _ => path.split("__").map(|p| p.to_lowercase().replace('_', "-")).collect(),
+                Some((section, property)) if OPEN.contains(&dashed(section).as_str()) => {
+                    vec![dashed(section), property.to_lowercase().replace('_', ".")]
+                }
+                _ => path.split("__").map(dashed).collect(),
             };
             let value = text.parse::<i64>().map(Value::Integer).or_else(|_| text.parse::<bool>().map(Value::Boolean));
             let mut table = &mut overlay;
@@ -265,8 +270,9 @@ impl Settings {
     }
 
     fn merged(self, mut overlay: Table) -> Result<Self> {
-        // However its properties are written, they are one flat table: else a later one would not replace them.
-        if let Some(Value::Table(properties)) = overlay.get_mut(OPEN) {
+        // However their properties are written, they are one flat table: else a later one would not replace them.
+        for section in OPEN {
+            let Some(Value::Table(properties)) = overlay.get_mut(section) else { continue };
             let mut flat = Table::new();
             flatten(std::mem::take(properties), "", &mut |name, value| {
                 flat.insert(name, value);
@@ -318,8 +324,13 @@ impl Settings {
     }
 }
 
-/// The section whose keys are not ours: a client library knows them.
-const OPEN: &str = "kafka";
+/// The sections whose keys are not ours: a client library knows them.
+const OPEN: [&str; 2] = ["kafka", "schema-registry"];
+
+/// The part of a setting's name that a part of an environment variable's stands for.
+fn dashed(part: &str) -> String {
+    part.to_lowercase().replace('_', "-")
+}
 
 fn parse(text: &str) -> Result<Table> {
     text.parse::<Table>()
@@ -349,9 +360,9 @@ fn leaves(table: Table, prefix: &str) -> Vec<(String, Value)> {
 /// The table that one setting is in.
 fn nested(setting: &str, value: Value) -> Table {
     match setting.split_once('.') {
-        Some((OPEN, property)) => {
+        Some((section, property)) if OPEN.contains(&section) => {
             let property = Table::from_iter([(property.to_owned(), value)]);
-            Table::from_iter([(OPEN.to_owned(), Value::Table(property))])
+            Table::from_iter([(section.to_owned(), Value::Table(property))])
         }
         Some((section, rest)) => Table::from_iter([(section.to_owned(), Value::Table(nested(rest, value)))]),
         None => Table::from_iter([(setting.to_owned(), value)]),
@@ -362,7 +373,7 @@ fn nested(setting: &str, value: Value) -> Table {
 fn check_keys(given: &Table, schema: &Table, prefix: &str) -> Result<()> {
     for (key, value) in given {
         match (schema.get(key), value) {
-            (Some(Value::Table(_)), Value::Table(_)) if prefix.is_empty() && key == OPEN => {}
+            (Some(Value::Table(_)), Value::Table(_)) if prefix.is_empty() && OPEN.contains(&key.as_str()) => {}
             (Some(Value::Table(inner)), Value::Table(given)) => check_keys(given, inner, &format!("{prefix}{key}."))?,
             (Some(Value::Table(_)), _) => {
                 return Err(Error::config(format!("{prefix}{key} is a section, not a value"))
@@ -443,6 +454,15 @@ mod tests {
         assert!(e.contains("kafka.sasl.password") && !e.contains("canary"), "{e}");
         let secret = Settings::from_toml("[kafka]\nsasl.password = \"canary\"").unwrap();
         assert!(!format!("{secret:?}").contains("canary"), "{secret:?}");
+    }
+
+    #[test]
+    fn the_schema_registrys_properties_pass_through_too() {
+        let vars = [("TIDEGATE_SCHEMA_REGISTRY__BASIC_AUTH_USER_INFO".to_owned(), "me:canary".to_owned())];
+        let settings = Settings::from_toml("[schema-registry]\nurl = \"http://a:1\"").unwrap();
+        let settings = settings.with_vars(vars.into_iter()).unwrap();
+        assert_eq!(settings.schema_registry.get("basic.auth.user.info"), Some("me:canary"));
+        assert!(!format!("{settings:?}").contains("canary"), "{settings:?}");
     }
 
     #[test]

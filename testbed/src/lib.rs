@@ -10,8 +10,10 @@
 
 mod cache;
 pub mod kafka;
+pub mod line;
 mod maven;
 mod ports;
+pub mod registry;
 
 /// What went wrong, for people: what was tried, why it failed, and what helps.
 pub type Failed = String;

@@ -40,6 +40,15 @@ pub(crate) fn fetch(artifacts: &[Artifact], to: &Path) -> Result<(), Failed> {
     run(maven.current_dir(project.path()), &needed)
 }
 
+/// Unpacks an artifact of this type and classifier (`tar.gz:all`) to a folder.
+pub(crate) fn unpack((group, name, version): Artifact, form: &str, to: &Path) -> Result<(), Failed> {
+    let mut maven = Command::new("mvn");
+    maven.args(["-q", "-B", "dependency:unpack"]).arg(format!("-Dartifact={group}:{name}:{version}:{form}"));
+    // Not where it is called: it would take a project that lies there for its own.
+    maven.arg(format!("-DoutputDirectory={}", to.display())).current_dir(to);
+    run(&mut maven, &format!("{name} is fetched with Maven"))
+}
+
 /// Whether there is a Java that can run the servers.
 pub(crate) fn check_java() -> Result<(), Failed> {
     let mut java = Command::new("java");

@@ -45,6 +45,8 @@ pub struct Script {
     pub fill: usize,
     /// Whether a reader without anything says now and then that it is ready, as one that polls does.
     pub polls: bool,
+    /// Whether a reader that is not let on has something that it cannot emit yet.
+    pub holds: bool,
     /// Whether a split repeats its last event for ever.
     pub endless: bool,
     /// How many of the splits are there, for a source that looks for new ones.
@@ -102,7 +104,7 @@ impl SplitReader for ScriptReader {
         let events = self.script.splits[self.split].clone();
         for _ in 0..budget.min(self.script.fill) {
             if !self.is_open() {
-                return Ok(Progress::Wait);
+                return Ok(if self.script.holds { Progress::Held } else { Progress::Wait });
             }
             let event = match events.get(self.next as usize) {
                 Some(event) => *event,

@@ -94,7 +94,10 @@ fn test(quick: bool, runner: &[String]) -> Result<(), Failed> {
     if let Err(why) = tidegate_testbed::kafka::prepare() {
         println!("== Kafka: tests that start it WILL FAIL: {why}");
     }
-    let features = ["--workspace", "--features", "tidegate/failpoints,tidegate/kafka"];
+    if let Err(why) = tidegate_testbed::registry::prepare() {
+        println!("== schema registry: tests that start it WILL FAIL: {why}");
+    }
+    let features = ["--workspace", "--features", "tidegate/failpoints,tidegate/kafka-schemas"];
     if !quick {
         tools.check_components()?;
         let deny = tools.deny();

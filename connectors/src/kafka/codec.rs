@@ -3,8 +3,15 @@
 //! A message is looked at where it lies in librdkafka's memory, and copied only by a codec that keeps it. The hard
 //! case is a value that is not there (a tombstone, which deletes its key in a compacted topic): a codec that has
 //! not said that it knows them, with [`Nullable`], must take it for undecodable and not for an empty value.
+//! Another is a codec that has to ask somebody (a schema registry) what the bytes are: it neither waits, as it is
+//! called on the engine's threads, nor calls a good record undecodable. It says [`NotDecoded::Yet`].
+use futures::future::{BoxFuture, ready};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt::Debug, marker::PhantomData, string::FromUtf8Error};
+use std::{
+    fmt::{self, Debug, Display},
+    marker::PhantomData,
+    string::FromUtf8Error,
+};
 use tidegate_core::{Error, Result};
 
 use super::native::Headers;
@@ -44,23 +51,74 @@ pub trait Decode: Clone + Send + Sync + 'static {
     /// The record.
     type Item: Send + 'static;
 
-    /// Decodes one message.
+    /// Called before a partition of this topic is read: for what can be fetched beforehand. Most have nothing to do.
     ///
     /// # Errors
-    /// Why it cannot be: the job's policy for undecodable records decides what becomes of it.
-    fn decode(&self, message: &Message<'_>) -> Result<Self::Item, String>;
+    /// Fails the attempt.
+    fn prepare(&self, _topic: &str) -> BoxFuture<'static, Result<()>> {
+        Box::pin(ready(Ok(())))
+    }
+
+    /// Decodes one message. Must not wait for anybody.
+    ///
+    /// # Errors
+    /// Why it cannot be, as text: the job's policy for undecodable records decides what becomes of it. Or that it
+    /// cannot be yet.
+    fn decode(&self, message: &Message<'_>) -> Result<Self::Item, NotDecoded>;
+}
+
+/// Why a message has not become a record. Made of text, it is undecodable.
+pub enum NotDecoded {
+    /// For this reason it never will.
+    Ever(String),
+    /// First this has to be done. Then the same message is decoded again; nothing behind it is read before that. An
+    /// error in its place fails the attempt.
+    Yet(BoxFuture<'static, Result<()>>),
+}
+
+impl From<String> for NotDecoded {
+    fn from(reason: String) -> Self {
+        Self::Ever(reason)
+    }
+}
+impl From<&str> for NotDecoded {
+    fn from(reason: &str) -> Self {
+        Self::Ever(reason.to_owned())
+    }
+}
+impl Display for NotDecoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ever(reason) => f.write_str(reason),
+            Self::Yet(_) => f.write_str("it cannot be decoded yet"),
+        }
+    }
+}
+impl Debug for NotDecoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
 }
 
 /// Makes a message's value of a record.
 pub trait Encode<T>: Clone + Send + Sync + 'static {
-    /// Appends the value's bytes; `false`: there is no value, the message is a tombstone.
+    /// This codec, ready for a topic; `None`: each record chooses its own. Called once an attempt, before the first
+    /// record. Most are always ready.
+    ///
+    /// # Errors
+    /// Fails the attempt.
+    fn prepare(&self, _topic: Option<&str>) -> BoxFuture<'static, Result<Self>> {
+        Box::pin(ready(Ok(self.clone())))
+    }
+
+    /// Appends the value's bytes; `false`: there is no value, the message is a tombstone. Must not wait for anybody.
     ///
     /// # Errors
     /// Fails the attempt.
     fn encode(&self, record: &T, value: &mut Vec<u8>) -> Result<bool>;
 }
 
-fn value<'a>(message: &Message<'a>) -> Result<&'a [u8], String> {
+pub(super) fn value<'a>(message: &Message<'a>) -> Result<&'a [u8], NotDecoded> {
     message.value.ok_or_else(|| "it has no value (a tombstone)".into())
 }
 
@@ -91,8 +149,8 @@ impl<T> Debug for Json<T> {
 impl<T: DeserializeOwned + Send + 'static> Decode for Json<T> {
     type Item = T;
     #[inline]
-    fn decode(&self, message: &Message<'_>) -> Result<T, String> {
-        serde_json::from_slice(value(message)?).map_err(|e| e.to_string())
+    fn decode(&self, message: &Message<'_>) -> Result<T, NotDecoded> {
+        serde_json::from_slice(value(message)?).map_err(|e| e.to_string().into())
     }
 }
 impl<T: Serialize + 'static> Encode<T> for Json<T> {
@@ -110,8 +168,8 @@ pub struct Utf8;
 
 impl Decode for Utf8 {
     type Item = String;
-    fn decode(&self, message: &Message<'_>) -> Result<String, String> {
-        String::from_utf8(value(message)?.to_vec()).map_err(|e: FromUtf8Error| e.to_string())
+    fn decode(&self, message: &Message<'_>) -> Result<String, NotDecoded> {
+        String::from_utf8(value(message)?.to_vec()).map_err(|e: FromUtf8Error| e.to_string().into())
     }
 }
 impl<T: AsRef<str>> Encode<T> for Utf8 {
@@ -127,7 +185,7 @@ pub struct Bytes;
 
 impl Decode for Bytes {
     type Item = Vec<u8>;
-    fn decode(&self, message: &Message<'_>) -> Result<Vec<u8>, String> {
+    fn decode(&self, message: &Message<'_>) -> Result<Vec<u8>, NotDecoded> {
         value(message).map(<[u8]>::to_vec)
     }
 }
@@ -144,11 +202,18 @@ pub struct Nullable<C>(pub C);
 
 impl<C: Decode> Decode for Nullable<C> {
     type Item = Option<C::Item>;
-    fn decode(&self, message: &Message<'_>) -> Result<Self::Item, String> {
+    fn prepare(&self, topic: &str) -> BoxFuture<'static, Result<()>> {
+        self.0.prepare(topic)
+    }
+    fn decode(&self, message: &Message<'_>) -> Result<Self::Item, NotDecoded> {
         message.value.map(|_| self.0.decode(message)).transpose()
     }
 }
 impl<T, C: Encode<T>> Encode<Option<T>> for Nullable<C> {
+    fn prepare(&self, topic: Option<&str>) -> BoxFuture<'static, Result<Self>> {
+        let prepared = self.0.prepare(topic);
+        Box::pin(async { prepared.await.map(Nullable) })
+    }
     fn encode(&self, record: &Option<T>, value: &mut Vec<u8>) -> Result<bool> {
         record.as_ref().map_or(Ok(false), |record| self.0.encode(record, value))
     }
@@ -179,7 +244,10 @@ pub struct Whole<C>(pub C);
 
 impl<C: Decode> Decode for Whole<C> {
     type Item = Record<C::Item>;
-    fn decode(&self, message: &Message<'_>) -> Result<Self::Item, String> {
+    fn prepare(&self, topic: &str) -> BoxFuture<'static, Result<()>> {
+        self.0.prepare(topic)
+    }
+    fn decode(&self, message: &Message<'_>) -> Result<Self::Item, NotDecoded> {
         Ok(Record {
             value: self.0.decode(message)?,
             topic: message.topic.to_owned(),
@@ -219,13 +287,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_decoded_says_why() {
-        assert!(Json::<u8>::new().decode(&Message::of(b"300")).unwrap_err().contains("300"));
-        assert!(Utf8.decode(&Message::of(&[0xff])).unwrap_err().contains("utf-8"));
+        assert!(Json::<u8>::new().decode(&Message::of(b"300")).unwrap_err().to_string().contains("300"));
+        assert!(Utf8.decode(&Message::of(&[0xff])).unwrap_err().to_string().contains("utf-8"));
     }
 
     #[test]
     fn a_tombstone_is_undecodable_but_for_those_who_know_them() {
-        assert!(Json::<Option<u8>>::new().decode(&TOMBSTONE).unwrap_err().contains("tombstone"));
+        assert!(Json::<Option<u8>>::new().decode(&TOMBSTONE).unwrap_err().to_string().contains("tombstone"));
         assert!(Bytes.decode(&TOMBSTONE).is_err() && Utf8.decode(&TOMBSTONE).is_err());
         assert_eq!(Nullable(Bytes).decode(&TOMBSTONE).unwrap(), None);
         let whole = Whole(Nullable(Utf8)).decode(&TOMBSTONE).unwrap();

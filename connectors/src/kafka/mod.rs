@@ -20,6 +20,8 @@ pub mod partition;
 mod place;
 mod producer;
 mod reader;
+#[cfg(feature = "kafka-schemas")]
+pub mod schemas;
 mod sink;
 mod source;
 mod start;
@@ -30,9 +32,11 @@ mod written;
 
 pub use admin::{Admin, HeldBack, Lag};
 pub use client::Kafka;
-pub use codec::{Bytes, Decode, Encode, Json, Message, Nullable, Record, Utf8, Whole};
+pub use codec::{Bytes, Decode, Encode, Json, Message, NotDecoded, Nullable, Record, Utf8, Whole};
 pub use place::{Offsets, offsets};
 pub use reader::KafkaReader;
+#[cfg(feature = "kafka-schemas")]
+pub use schemas::{Avro, Protobuf, Registry};
 pub use sink::{HeadersOut, KafkaSink, OpenKafka};
 pub use source::KafkaSource;
 pub use start::{Gap, Start};

@@ -389,6 +389,11 @@ impl Queue {
         })))
     }
 
+    /// Lends the last message once more.
+    pub(super) fn again(&mut self) {
+        self.next = self.next.saturating_sub(1);
+    }
+
     fn take(&mut self) {
         self.give_back();
         // Before the look: what comes after it rings again.

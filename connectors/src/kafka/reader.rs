@@ -4,7 +4,9 @@
 //! position is behind the last record, and moves on where the queue says that it has come to the partition's end; by
 //! that a reader also knows that it has passed its own end although nothing stands there. The hard case is an error:
 //! librdkafka goes on by itself after most of them, so those are waited for, and it is only the shared clients'
-//! thread that loses patience; but an error behind which it would leave something out fails the attempt.
+//! thread that loses patience; but an error behind which it would leave something out fails the attempt. So it is with
+//! a message that cannot be decoded yet: the reader stands before it, and so does its position.
+use futures::future::BoxFuture;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use serde_json::Value;
 use std::{
@@ -18,7 +20,7 @@ use tidegate_core::{
 };
 
 use super::{
-    codec::Decode,
+    codec::{Decode, NotDecoded},
     consumer::{Shape, Shared},
     native::{self, Next, Queue},
     place::{Place, Position},
@@ -34,6 +36,8 @@ pub struct KafkaReader<C> {
     shape: Arc<Shape>,
     /// What is read; gone when there is nothing more to read.
     fetched: Option<Fetched>,
+    /// What has to be done before the next message can be decoded.
+    held: Option<BoxFuture<'static, Result<()>>>,
     /// Kept to the end, so that the other splits need not make their own.
     _shared: Option<Arc<Shared>>,
 }
@@ -62,7 +66,7 @@ impl<C: Decode> KafkaReader<C> {
         shared: Option<Arc<Shared>>,
     ) -> Self {
         let low = position.offset;
-        Self { place, codec, position, low, shape, fetched: None, _shared: shared }
+        Self { place, codec, position, low, shape, fetched: None, held: None, _shared: shared }
     }
 
     /// Blocks for a moment.
@@ -78,7 +82,7 @@ impl<C: Decode> KafkaReader<C> {
         // A name with a zero in it has no queue.
         let topic = CString::new(&*place.topic).unwrap_or_default();
         let fetched = Some(Fetched { queue, shared: shared.clone(), place: place.clone(), topic });
-        Ok(Self { place, codec, position, low, shape, fetched, _shared: Some(shared) })
+        Ok(Self { place, codec, position, low, shape, fetched, held: None, _shared: Some(shared) })
     }
 }
 
@@ -86,10 +90,13 @@ impl<C: Decode> SplitReader for KafkaReader<C> {
     type Item = C::Item;
 
     fn fill<E: Emit<C::Item>>(&mut self, budget: usize, out: &mut E) -> Result<Progress> {
-        let Self { place, codec, position, shape, fetched, .. } = self;
+        let Self { place, codec, position, shape, fetched, held, .. } = self;
         let Some(Fetched { queue, shared, .. }) = fetched else { return Ok(Progress::End) };
         if let Some(fault) = shared.fault() {
             return Err(fault);
+        }
+        if held.is_some() {
+            return Ok(Progress::Held);
         }
         let end = position.end.unwrap_or(i64::MAX);
         let (mut bytes, mut progress) = (0, Progress::More);
@@ -107,16 +114,24 @@ impl<C: Decode> SplitReader for KafkaReader<C> {
                         position.offset = end;
                         break;
                     }
-                    position.offset = message.offset + 1;
-                    bytes += message.key.map_or(0, <[u8]>::len) + message.value.map_or(0, <[u8]>::len);
+                    let length = message.key.map_or(0, <[u8]>::len) + message.value.map_or(0, <[u8]>::len);
+                    let next = message.offset + 1;
                     match codec.decode(&message) {
                         Ok(record) => out.record(record),
-                        Err(reason) => {
+                        Err(NotDecoded::Yet(first)) => {
+                            // What has been passed over before it is behind the reader all the same.
+                            position.offset = message.offset;
+                            queue.again();
+                            (*held, progress) = (Some(first), Progress::Held);
+                            break;
+                        }
+                        Err(NotDecoded::Ever(reason)) => {
                             let raw = String::from_utf8_lossy(message.value.unwrap_or_default()).into_owned();
                             let place_in = format!("offset {}", message.offset);
                             out.undecodable(Undecodable { split: place.to_string(), place: place_in, reason, raw })?;
                         }
                     }
+                    (position.offset, bytes) = (next, bytes + length);
                 }
                 Some(Ok(Next::End(offset))) => position.offset = position.offset.max(offset.min(end)),
                 Some(Err(error)) => judge(shape, shared, place, position, &error)?,
@@ -140,9 +155,18 @@ impl<C: Decode> SplitReader for KafkaReader<C> {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if let Some(Fetched { queue, shared, .. }) = &mut self.fetched {
-            ready!(queue.poll_ready(cx));
+            // Whatever is waited for: its bell rings for a fault, too.
+            let polled = queue.poll_ready(cx);
             if let Some(fault) = shared.fault() {
                 return Poll::Ready(Err(fault));
+            }
+            match &mut self.held {
+                Some(held) => {
+                    let done = ready!(held.as_mut().poll(cx));
+                    self.held = None;
+                    done?;
+                }
+                None => ready!(polled),
             }
         }
         Poll::Ready(Ok(()))

@@ -107,6 +107,8 @@ impl<T: Send + 'static, E: Encode<T>> Sink<T> for KafkaSink<T, E> {
 
     fn recover(&self, context: SinkContext, _: Vec<Value>) -> BoxFuture<'_, Result<OpenKafka<T, E>>> {
         Box::pin(async move {
+            let topic = self.layout.topic.is_none().then_some(self.topic.as_str());
+            let codec = self.codec.prepare(topic).await?;
             let (producers, transactions) = if self.transactional {
                 let point = context.commits.as_any().downcast::<KafkaCommitPoint>();
                 let point = point.map_err(|_| Error::internal("the job does not commit where its Kafka sink is"))?;
@@ -133,7 +135,7 @@ impl<T: Send + 'static, E: Encode<T>> Sink<T> for KafkaSink<T, E> {
                 timestamp_ms: self.layout.timestamp_ms.clone(),
                 headers: self.layout.headers.clone(),
             });
-            let (topic, codec, written) = (self.topic.clone(), self.codec.clone(), Arc::default());
+            let (topic, written) = (self.topic.clone(), Arc::default());
             Ok(OpenKafka { route, topic, codec, layout, written })
         })
     }

@@ -267,7 +267,10 @@ impl<C: Decode> Source for KafkaSource<C> {
 impl<C: Decode> KafkaSource<C> {
     fn opened(&self, split: Split, opening: Opening) -> BoxFuture<'_, Result<KafkaReader<C>>> {
         let (codec, shape, share) = (self.codec.clone(), self.shape.clone(), self.share.clone());
-        Box::pin(blocking(move || open(&split, codec, &shape, &share, opening)))
+        Box::pin(async move {
+            codec.prepare(&Place::parse(&split.id)?.topic).await?;
+            blocking(move || open(&split, codec, &shape, &share, opening)).await
+        })
     }
 }
 

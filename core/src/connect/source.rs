@@ -105,7 +105,7 @@ pub trait SplitReader: Send + 'static {
     /// Fails the attempt, which goes back to the last checkpoint.
     fn fill<E: Emit<Self::Item>>(&mut self, budget: usize, out: &mut E) -> Result<Progress>;
 
-    /// Called after [`Progress::Wait`]: ready when `fill` can go on.
+    /// Called after [`Progress::Wait`] and [`Progress::Held`]: ready when `fill` can go on.
     ///
     /// # Errors
     /// As `fill`.
@@ -135,6 +135,9 @@ pub enum Progress {
     More,
     /// Nothing more now: wait for [`SplitReader::poll_ready`].
     Wait,
+    /// There is a record, which cannot be emitted yet: as `Wait`, but the split does not become idle, as time would
+    /// pass the record by.
+    Held,
     /// The split has ended for good.
     End,
 }

@@ -79,6 +79,8 @@ struct OpenSplit<R> {
     ended: bool,
     /// It had nothing at its last fill.
     waiting: bool,
+    /// It has something that it cannot emit yet: it is not idle.
+    held: bool,
     /// Left out of the minimum until it brings something: it has had nothing for longer than the idle time-out,
     /// or had ended when the checkpoint was made.
     idle: bool,
@@ -180,7 +182,7 @@ where
 
 impl<R> OpenSplit<R> {
     fn find_idle(&mut self, idle_after: Duration, at: Instant) {
-        self.idle |= at.duration_since(self.last_record) >= idle_after;
+        self.idle |= !self.held && at.duration_since(self.last_record) >= idle_after;
     }
 }
 
@@ -256,7 +258,17 @@ where
         };
         let reader = opened.await.map_err(|e| e.at(&id))?;
         let stats = self.stats.splits.open(&id);
-        self.splits.push(OpenSplit { id, reader, stats, time, ended: false, waiting: false, idle, last_record: now() });
+        self.splits.push(OpenSplit {
+            id,
+            reader,
+            stats,
+            time,
+            ended: false,
+            waiting: false,
+            held: false,
+            idle,
+            last_record: now(),
+        });
         self.exhausted = false;
         Ok(())
     }
@@ -399,9 +411,11 @@ where
             split.last_record = now();
             split.idle = false;
         }
+        split.held = progress == Progress::Held;
         match progress {
             Progress::More => {}
             Progress::Wait => split.waiting = true,
+            Progress::Held => (split.waiting, split.idle) = (true, false),
             Progress::End => {
                 split.ended = true;
                 split.stats.left(split.reader.lag());

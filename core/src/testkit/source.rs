@@ -67,7 +67,7 @@ pub async fn read<S: Source>(
     while taken.len() < until {
         match reader.fill(budget.min(until - taken.len()), taken)? {
             Progress::More => {}
-            Progress::Wait => poll_fn(|cx| reader.poll_ready(cx)).await?,
+            Progress::Wait | Progress::Held => poll_fn(|cx| reader.poll_ready(cx)).await?,
             Progress::End => return Ok((reader.position(), true)),
         }
     }

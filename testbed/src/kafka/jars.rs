@@ -30,13 +30,14 @@ const SOURCES: &[(&str, &str)] = &[
     ("Broker.java", include_str!("../../java/Broker.java")),
     ("Judge.java", include_str!("../../java/Judge.java")),
     ("Prepare.java", include_str!("../../java/Prepare.java")),
+    ("Registry.java", include_str!("../../java/Registry.java")),
     ("log4j2.properties", include_str!("../../java/log4j2.properties")),
 ];
 // A test machine has few cores and many of these: the better compiler would never earn its cost.
 const FRUGAL: [&str; 3] = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 
 /// Kafka on this machine.
-pub(super) struct Jars {
+pub(crate) struct Jars {
     libs: PathBuf,
     /// Of this crate's own programs.
     programs: PathBuf,
@@ -104,11 +105,16 @@ impl Jars {
         Ok(java)
     }
 
+    /// This crate's own programs.
+    pub fn compiled(&self) -> PathBuf {
+        self.programs.join("programs.jar")
+    }
+
     fn java(&self) -> Result<Command, Failed> {
         let mut java = Command::new("java");
         let log = self.programs.join("log4j2.properties");
         java.args(FRUGAL).arg(format!("-Dlog4j2.configurationFile={}", log.display()));
-        java.arg("-cp").arg(format!("{}:{}", self.class_path()?, self.programs.join("programs.jar").display()));
+        java.arg("-cp").arg(format!("{}:{}", self.class_path()?, self.compiled().display()));
         Ok(java)
     }
 

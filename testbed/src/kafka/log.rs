@@ -14,7 +14,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LINES: usize = 20;
 
-pub(super) struct Log(pub PathBuf);
+pub(crate) struct Log(pub PathBuf);
 
 impl Log {
     /// Waits until the log has `ready` after `since`.

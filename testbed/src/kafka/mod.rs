@@ -14,9 +14,9 @@
 //! ```
 pub mod api;
 mod broker;
-mod jars;
+pub(crate) mod jars;
 mod judge;
-mod log;
+pub(crate) mod log;
 mod protocol;
 mod proxy;
 mod settings;

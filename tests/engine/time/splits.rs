@@ -91,6 +91,27 @@ fn a_split_that_is_idle_is_left_out_until_it_comes_back() {
     }
 }
 
+/// Nor does a record become late because it had to wait before it could be emitted.
+#[test]
+fn a_split_that_holds_a_record_is_not_idle() {
+    for (parallelism, polls) in [(1, false), (1, true), (2, false)] {
+        paused(async {
+            let script = Script { polls, holds: true, ..Script::new([steps(0, 100), steps(100, 100)]) };
+            let job = ten_ms(parallelism, &script, Watermarks::monotonous().idle_after(Duration::from_secs(5)));
+            let handle = job.job.start().unwrap();
+            script.gates[1].open_to(10);
+            script.gates[0].open_to(50);
+            sleep(MINUTE).await;
+            assert_eq!(so_far(&job, &handle).await, 9, "time has passed by what is held");
+            script.gates[0].open();
+            script.gates[1].open();
+            finished(handle).await;
+            assert_same(job.late.take(), []);
+            assert_same(job.counts.take(), (0..100).map(|i| (0, 10 * i, 2)));
+        });
+    }
+}
+
 /// A subtask that has ended, or has had no split from the beginning, promises that nothing more comes *from it*.
 /// When all others are idle, that must not be taken for the end of time.
 #[test]
