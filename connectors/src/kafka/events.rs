@@ -31,6 +31,8 @@ pub(super) struct Events {
     /// The first delivery that has failed, or the client's end.
     fault: Mutex<Option<KafkaError>>,
     said: Mutex<Option<(KafkaError, Instant)>>,
+    /// That brokers do not let it in, and why.
+    refusal: Mutex<Option<(KafkaError, String)>>,
     disturbances: AtomicU64,
 }
 
@@ -39,12 +41,18 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 impl Events {
     pub(super) fn new(properties: Arc<Properties>) -> Self {
         let failed = AtomicBool::new(false);
-        Self { properties, failed, fault: Mutex::default(), said: Mutex::default(), disturbances: AtomicU64::new(0) }
+        let (fault, said, refusal) = Default::default();
+        Self { properties, failed, fault, said, refusal, disturbances: AtomicU64::new(0) }
     }
 
     /// How often something was wrong: a connection that broke, a broker that is down.
     pub(super) fn disturbances(&self) -> u64 {
         self.disturbances.load(Relaxed)
+    }
+
+    /// That brokers do not let the client in, and why, if it has heard so.
+    pub(super) fn refusal(&self) -> Option<(KafkaError, String)> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What has failed so far, if anything.
@@ -87,6 +95,10 @@ impl ClientContext for Events {
         self.disturbances.fetch_add(1, Relaxed);
         if is_fenced(&error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             self.failed(error.clone());
+        }
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
+            let reason = self.properties.redact(reason);
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some((error.clone(), reason));
         }
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.as_ref().is_none_or(|(last, at)| *last != error || now().duration_since(*at) >= SAY_EVERY) {
