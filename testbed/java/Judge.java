@@ -105,7 +105,8 @@ public final class Judge {
                     say(bytes(t.transactionalId().getBytes(StandardCharsets.UTF_8)) + " " + t.state() + " " + t.producerId());
             }
             case "leader" -> say("" + admin.describeTopics(List.of(text(w[1]))).allTopicNames().get().get(text(w[1])).partitions().get(Integer.parseInt(w[2])).leader().id());
-            case "coordinator" -> say("" + admin.describeTransactions(List.of(text(w[1]))).all().get().get(text(w[1])).coordinatorId());
+            // It waits for one that has just died until the call is over.
+            case "coordinator" -> say("" + admin.describeTransactions(List.of(text(w[1])), new DescribeTransactionsOptions().timeoutMs(2000)).all().get().get(text(w[1])).coordinatorId());
             case "allow" -> allow(w);
             case "scram" -> {
                 var info = new ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096);

@@ -16,7 +16,7 @@ use tidegate_core::{
     properties::{HIDDEN, Properties, is_secret},
 };
 
-use super::events::Events;
+use super::events::{Events, is_refusal};
 
 /// A Kafka cluster, and how it is connected to: sources and sinks are made of it. Clones are the same.
 ///
@@ -169,6 +169,10 @@ impl Kafka {
             return Error::config(text)
                 .hint("librdkafka's CONFIGURATION.md has all properties; TLS and SASL need the feature kafka-tls");
         }
+        if let KafkaError::ClientCreation(why) = error {
+            return Error::config(format!("{what}: {}", self.properties.redact(why)))
+                .hint("check the files, passwords and names below [kafka]; TLS and SASL need the feature kafka-tls");
+        }
         let (kind, hint) = match code(error) {
             Some(code) => meaning(code),
             None => (Kind::Unavailable, None),
@@ -198,7 +202,7 @@ impl Kafka {
             };
             // What it has said in passing is heard here. That a call brings nothing does not mean that none would.
             (0..EVENTS).for_each(|_| drop(client.poll(Duration::ZERO)));
-            if let Some((error, reason)) = client.context().refusal() {
+            if let Some((error, reason)) = client.context().heard().filter(|(error, _)| is_refusal(error)) {
                 let what = format!("Kafka at {:?} refuses this client ({reason})", self.servers());
                 return Err(self.failed(&what, &error));
             }
@@ -206,20 +210,18 @@ impl Kafka {
                 break;
             }
         }
-        Err(self.unreachable(&last))
+        Err(self.unreachable(&last, client.context().heard().map(|(_, reason)| reason)))
     }
 
     /// That nobody answers at the servers that the settings name.
-    fn unreachable(&self, error: &KafkaError) -> Error {
-        let text = format!(
-            "Kafka does not answer at kafka.bootstrap.servers = {:?} within {} s",
-            self.servers(),
-            CONTACT.as_secs()
-        );
+    fn unreachable(&self, error: &KafkaError, reason: Option<String>) -> Error {
+        let (servers, limit, reason) = (self.servers(), CONTACT.as_secs(), reason.unwrap_or_default());
+        let text =
+            format!("Kafka does not answer at kafka.bootstrap.servers = {servers:?} within {limit} s ({reason})");
         let base = self.failed(&text, error);
         match base.kind() {
             Kind::Unavailable => base.hint(
-                "check the address and kafka.security.protocol, and that a broker runs there; cargo xtask kafka starts one",
+                "check the address, kafka.security.protocol and kafka.ssl.*, and that a broker runs there; cargo xtask kafka starts one",
             ),
             _ => base,
         }

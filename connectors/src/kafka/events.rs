@@ -31,8 +31,8 @@ pub(super) struct Events {
     /// The first delivery that has failed, or the client's end.
     fault: Mutex<Option<KafkaError>>,
     said: Mutex<Option<(KafkaError, Instant)>>,
-    /// That brokers do not let it in, and why.
-    refusal: Mutex<Option<(KafkaError, String)>>,
+    /// The last error and its reason; that brokers do not let the client in explains more than what comes after.
+    heard: Mutex<Option<(KafkaError, String)>>,
     disturbances: AtomicU64,
 }
 
@@ -41,8 +41,8 @@ const SAY_EVERY: Duration = Duration::from_secs(1);
 impl Events {
     pub(super) fn new(properties: Arc<Properties>) -> Self {
         let failed = AtomicBool::new(false);
-        let (fault, said, refusal) = Default::default();
-        Self { properties, failed, fault, said, refusal, disturbances: AtomicU64::new(0) }
+        let (fault, said, heard) = Default::default();
+        Self { properties, failed, fault, said, heard, disturbances: AtomicU64::new(0) }
     }
 
     /// How often something was wrong: a connection that broke, a broker that is down.
@@ -50,9 +50,9 @@ impl Events {
         self.disturbances.load(Relaxed)
     }
 
-    /// That brokers do not let the client in, and why, if it has heard so.
-    pub(super) fn refusal(&self) -> Option<(KafkaError, String)> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What was wrong of late, and why.
+    pub(super) fn heard(&self) -> Option<(KafkaError, String)> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What has failed so far, if anything.
@@ -80,6 +80,11 @@ pub(super) fn is_fenced(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Fenced | InvalidProducerEpoch | ProducerFenced))
 }
 
+/// Whether brokers do not let the client in, or it does not trust them.
+pub(super) fn is_refusal(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL))
+}
+
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let text = self.properties.redact(text);
@@ -96,10 +101,13 @@ impl ClientContext for Events {
         if is_fenced(&error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             self.failed(error.clone());
         }
-        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
-            let reason = self.properties.redact(reason);
-            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some((error.clone(), reason));
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)
+            && (is_refusal(&error) || !heard.as_ref().is_some_and(|(error, _)| is_refusal(error)))
+        {
+            *heard = Some((error.clone(), self.properties.redact(reason)));
         }
+        drop(heard);
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.as_ref().is_none_or(|(last, at)| *last != error || now().duration_since(*at) >= SAY_EVERY) {
             tracing::warn!(%error, reason = self.properties.redact(reason), "Kafka");

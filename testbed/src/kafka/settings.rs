@@ -137,7 +137,7 @@ transaction.state.log.replication.factor=3
 transaction.state.log.min.isr=2
 share.coordinator.state.topic.replication.factor=3
 share.coordinator.state.topic.min.isr=2
-broker.session.timeout.ms=5000
+broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=500
 ";
 
