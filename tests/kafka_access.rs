@@ -43,7 +43,7 @@ fn kafka(servers: &str, user: &str, password: &str) -> Kafka {
 async fn run(user: &str, kafka: &Kafka, folder: &Path, said: &Said) -> Result<(), Error> {
     let job = Job::new(user, settings(folder));
     let source = kafka.source("in", Utf8).available_now();
-    let source = if user == "groupless" { source } else { source.from(Start::Group).group(&readers(user)) };
+    let source = if user == "groupless" { source } else { source.from(Start::Group).group(readers(user)) };
     job.source("in", source).sink("out", kafka.sink("out", Utf8));
     said.add(&format!("{job:?} {kafka:?} {}", job.explain().unwrap()));
     let result = job.run().await;
