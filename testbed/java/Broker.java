@@ -18,7 +18,7 @@ import org.apache.kafka.common.utils.Utils;
  * The hard case is the restart after a kill. The controller remembers the dead broker as alive and refuses the
  * new one until the session times out, and that timeout is long, so that a busy machine does not fence a
  * broker that lives. So before the node itself, its controller alone is started with a short timeout: it
- * fences the dead broker, as it would have done later.
+ * fences the dead broker, as it would have done later. In a cluster the other controllers do so.
  */
 public final class Broker {
     private static final long FENCED_WITHIN_MS = 30_000;
@@ -30,10 +30,14 @@ public final class Broker {
 
     static void start(String file) throws Exception {
         Properties properties = Utils.loadProps(file);
+        String voters = properties.getProperty("controller.quorum.voters");
+        boolean alone = !voters.contains(",");
         if (new File(properties.getProperty("log.dirs"), "meta.properties").exists()) {
-            fence(properties);
+            if (alone) fence(properties);
         } else {
-            String[] format = {"format", "-t", Uuid.randomUuid().toString(), "-c", file};
+            // The nodes of a cluster must agree on its id.
+            Uuid id = alone ? Uuid.randomUuid() : new Uuid(voters.hashCode(), voters.length());
+            String[] format = {"format", "-t", id.toString(), "-c", file};
             if (kafka.tools.StorageTool.execute(format, System.out) != 0) System.exit(1);
         }
         // What is ready after this line is the node, not the controller that was alone.

@@ -8,8 +8,10 @@ import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.clients.producer.internals.BuiltInPartitioner;
 import org.apache.kafka.common.*;
+import org.apache.kafka.common.acl.*;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
+import org.apache.kafka.common.resource.*;
 import org.apache.kafka.common.serialization.*;
 
 /**
@@ -64,7 +66,7 @@ public final class Judge {
             case "create" -> {
                 Map<String, String> configs = new HashMap<>();
                 for (int i = 3; i + 1 < w.length; i += 2) configs.put(text(w[i]), text(w[i + 1]));
-                admin.createTopics(List.of(new NewTopic(text(w[1]), Integer.parseInt(w[2]), (short) 1).configs(configs))).all().get();
+                admin.createTopics(List.of(new NewTopic(text(w[1]), Optional.of(Integer.parseInt(w[2])), Optional.empty()).configs(configs))).all().get();
             }
             case "grow" -> admin.createPartitions(Map.of(text(w[1]), NewPartitions.increaseTo(Integer.parseInt(w[2])))).all().get();
             case "delete" -> admin.deleteTopics(List.of(text(w[1]))).all().get();
@@ -73,6 +75,12 @@ public final class Judge {
                 admin.deleteRecords(Map.of(at, RecordsToDelete.beforeOffset(Long.parseLong(w[3])))).all().get();
             }
             case "produce" -> send(plain(), records(text(w[1]), w[2]));
+            case "compressed" -> {
+                var records = records(text(w[2]), w[3]);
+                try (var producer = producer(Map.of("compression.type", text(w[1])))) {
+                    send(producer, records);
+                }
+            }
             case "transaction" -> {
                 // All lines of a request are read before anything can fail, or the next one is misunderstood.
                 var records = records(text(w[2]), w[3]);
@@ -96,21 +104,39 @@ public final class Judge {
                 for (TransactionListing t : admin.listTransactions().all().get())
                     say(bytes(t.transactionalId().getBytes(StandardCharsets.UTF_8)) + " " + t.state() + " " + t.producerId());
             }
+            case "leader" -> say("" + admin.describeTopics(List.of(text(w[1]))).allTopicNames().get().get(text(w[1])).partitions().get(Integer.parseInt(w[2])).leader().id());
+            // It waits for one that has just died until the call is over.
+            case "coordinator" -> say("" + admin.describeTransactions(List.of(text(w[1])), new DescribeTransactionsOptions().timeoutMs(2000)).all().get().get(text(w[1])).coordinatorId());
+            case "allow" -> allow(w);
+            case "scram" -> {
+                var info = new ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096);
+                admin.alterUserScramCredentials(List.of(new UserScramCredentialUpsertion(text(w[1]), info, text(w[2])))).all().get();
+            }
             case "partition" -> say("" + BuiltInPartitioner.partitionForKey(bytes(w[1]), Integer.parseInt(w[2])));
             default -> throw new IllegalArgumentException("no such request: " + w[0]);
         }
     }
 
+    private void allow(String[] w) throws Exception {
+        var resource = new ResourcePattern(ResourceType.fromString(w[2]), text(w[3]), PatternType.LITERAL);
+        List<AclBinding> all = new ArrayList<>();
+        for (int i = 4; i < w.length; i++)
+            all.add(new AclBinding(resource, new AccessControlEntry("User:" + text(w[1]), "*", AclOperation.fromString(w[i]), AclPermissionType.ALLOW)));
+        admin.createAcls(all).all().get();
+        // The broker hears of it a little later than the controller.
+        while (!admin.describeAcls(AclBindingFilter.ANY).values().get().containsAll(all)) Thread.sleep(5);
+    }
+
     // --- writing ---
 
-    private KafkaProducer<byte[], byte[]> producer(String transaction) {
+    private KafkaProducer<byte[], byte[]> producer(Map<String, String> more) {
         Map<String, Object> settings = new HashMap<>(Map.of("bootstrap.servers", servers, "acks", "all", "linger.ms", 5, "batch.size", 1 << 17));
-        if (transaction != null) settings.put("transactional.id", transaction);
+        settings.putAll(more);
         return new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer());
     }
 
     private KafkaProducer<byte[], byte[]> plain() {
-        if (plain == null) plain = producer(null);
+        if (plain == null) plain = producer(Map.of());
         return plain;
     }
 
@@ -142,7 +168,7 @@ public final class Judge {
 
     private void begin(String id, List<ProducerRecord<byte[], byte[]>> records) throws Exception {
         if (open.containsKey(id)) throw new IllegalStateException("the transaction " + id + " is open: end it first");
-        var producer = producer(id);
+        var producer = producer(Map.of("transactional.id", id));
         try {
             producer.initTransactions();
             producer.beginTransaction();

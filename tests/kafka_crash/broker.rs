@@ -44,7 +44,7 @@ fn a_commit_whose_reply_is_lost_or_late_counts_once() {
     case.finish();
 }
 
-/// Flink's connector, 107, and librdkafka 3087: a delivery that fails later, or times out at the client, must fail
+/// librdkafka 3087: a delivery that fails later, or times out at the client, must fail
 /// the checkpoint that it belongs to.
 #[test]
 fn a_record_that_could_not_be_delivered_is_in_no_checkpoint() {

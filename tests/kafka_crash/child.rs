@@ -23,7 +23,10 @@ impl Case {
     }
 
     pub fn with(parallelism: u32, count: u64, choose: impl FnOnce(Settings) -> Settings) -> Self {
-        let broker = Broker::with(choose).unwrap();
+        Self::on(Broker::with(choose).unwrap(), parallelism, count)
+    }
+
+    pub fn on(broker: Broker, parallelism: u32, count: u64) -> Self {
         let world = World::make(&broker, count);
         let dir = tempfile::tempdir().unwrap();
         let arguments = Arguments {
@@ -33,6 +36,7 @@ impl Case {
             pace: 1,
             restarts: 0,
             transaction_timeout_ms: 60_000,
+            follow: false,
         };
         Self { broker, world, arguments, dir }
     }

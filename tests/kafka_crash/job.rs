@@ -41,6 +41,8 @@ pub struct Arguments {
     /// Attempts after the first.
     pub restarts: u32,
     pub transaction_timeout_ms: u64,
+    /// Whether it goes on behind what is there, and never ends.
+    pub follow: bool,
 }
 
 pub fn job(arguments: &Arguments) -> Job {
@@ -53,7 +55,8 @@ pub fn job(arguments: &Arguments) -> Job {
     let timeout = arguments.transaction_timeout_ms.to_string();
     let kafka = Kafka::at(&arguments.bootstrap).set("transaction.timeout.ms", &timeout);
     let (pace, mut passed) = (arguments.pace, 0);
-    let events = job.source("in", kafka.source("in", Json::<Event>::new()).available_now());
+    let source = kafka.source("in", Json::<Event>::new());
+    let events = job.source("in", if arguments.follow { source } else { source.available_now() });
     let events = events
         .inspect(move |_| {
             passed += 1;

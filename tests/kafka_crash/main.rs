@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 mod broker;
 mod child;
+mod cluster;
 mod job;
 mod kills;
+mod others;
 #[path = "../crash/process.rs"]
 mod process;
 mod refused;

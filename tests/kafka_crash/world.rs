@@ -35,7 +35,8 @@ impl World {
         world
     }
 
-    fn add(&mut self, broker: &Broker, count: u64) {
+    /// More input.
+    pub fn add(&mut self, broker: &Broker, count: u64) {
         let from = self.events.len() as u64;
         let mut records = Vec::new();
         for id in from..from + count {

@@ -14,10 +14,11 @@ use std::{
 };
 
 const HELP: &str = "\
-cargo xtask test [--quick] [-- RUNNER ARGUMENTS]
+cargo xtask test [--quick] [--tls] [-- RUNNER ARGUMENTS]
 
   Every check (format, tidiness, lints, documentation, licences) and every test, in the release profile.
   --quick     the tests alone
+  --tls       with the feature kafka-tls, and its tests: builds OpenSSL, which takes perl and, once, some minutes
   --          what follows is handed to cargo nextest, for example the name of a test
 
 cargo xtask kafka [--port N] [--topic NAME:PARTITIONS]...
@@ -34,7 +35,7 @@ type Failed = String;
 #[derive(Debug, PartialEq)]
 enum Chore {
     Help,
-    Test { quick: bool, runner: Vec<String> },
+    Test { quick: bool, tls: bool, runner: Vec<String> },
     Kafka(kafka::Asked),
 }
 
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
             println!("{HELP}");
             Ok(())
         }
-        Chore::Test { quick, runner } => test(quick, &runner),
+        Chore::Test { quick, tls, runner } => test(quick, tls, &runner),
         Chore::Kafka(asked) => kafka::run(&asked),
     });
     match result {
@@ -72,10 +73,11 @@ fn chore(arguments: &[String]) -> Result<Chore, Failed> {
     if command != "test" {
         return Err(format!("there is no chore {command:?}\n\n{HELP}"));
     }
-    if let Some(unknown) = options.iter().find(|a| *a != "--quick") {
+    if let Some(unknown) = options.iter().find(|a| *a != "--quick" && *a != "--tls") {
         return Err(format!("there is no option {unknown:?}\n\n{HELP}"));
     }
-    Ok(Chore::Test { quick: !options.is_empty(), runner: runner.to_vec() })
+    let has = |name| options.iter().any(|option| option == name);
+    Ok(Chore::Test { quick: has("--quick"), tls: has("--tls"), runner: runner.to_vec() })
 }
 
 /// The workspace. Asked when it runs: clones may share one target folder, and so this program.
@@ -84,7 +86,7 @@ fn root() -> Result<PathBuf, Failed> {
     Ok(Path::new(&here).parent().ok_or("the workspace has no directory")?.to_owned())
 }
 
-fn test(quick: bool, runner: &[String]) -> Result<(), Failed> {
+fn test(quick: bool, tls: bool, runner: &[String]) -> Result<(), Failed> {
     let root = &root()?;
     let tools = tools::Tools::find(root)?;
     // First, so that what is missing is found out before anything is built.
@@ -97,7 +99,9 @@ fn test(quick: bool, runner: &[String]) -> Result<(), Failed> {
     if let Err(why) = tidegate_testbed::registry::prepare() {
         println!("== schema registry: tests that start it WILL FAIL: {why}");
     }
-    let features = ["--workspace", "--features", "tidegate/failpoints,tidegate/kafka-schemas"];
+    let kafka = "tidegate/failpoints,tidegate/kafka-schemas";
+    let kafka = if tls { format!("{kafka},tidegate/kafka-tls") } else { kafka.to_owned() };
+    let features = ["--workspace", "--features", &kafka];
     if !quick {
         tools.check_components()?;
         let deny = tools.deny();
@@ -145,10 +149,13 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_understood() {
-        let test =
-            |quick, runner: &[&str]| Chore::Test { quick, runner: runner.iter().map(ToString::to_string).collect() };
-        assert_eq!(asked("test"), Ok(test(false, &[])));
-        assert_eq!(asked("test --quick -- late --help"), Ok(test(true, &["late", "--help"])));
+        let test = |quick, tls, runner: &[&str]| {
+            let runner = runner.iter().map(ToString::to_string).collect();
+            Chore::Test { quick, tls, runner }
+        };
+        assert_eq!(asked("test"), Ok(test(false, false, &[])));
+        assert_eq!(asked("test --tls"), Ok(test(false, true, &[])));
+        assert_eq!(asked("test --tls --quick -- late --help"), Ok(test(true, true, &["late", "--help"])));
         let kafka = |port, topics: &[(&str, i32)]| {
             let topics = topics.iter().map(|(name, partitions)| ((*name).to_owned(), *partitions)).collect();
             Chore::Kafka(kafka::Asked { port, topics })

@@ -148,7 +148,7 @@ impl Admin {
             let all: BaseConsumer<Events> = kafka.client(&Role::Admin)?;
             let committed: BaseConsumer<Events> =
                 kafka.client(&Role::Consumer { group: "tidegate", committed_only: true })?;
-            let metadata = all.fetch_metadata(Some(&topic), CONTACT).map_err(|e| kafka.unreachable(&e))?;
+            let metadata = kafka.contact(&all, |limit| all.fetch_metadata(Some(&topic), limit))?;
             let partitions: Vec<i32> = metadata
                 .topics()
                 .iter()

@@ -6,6 +6,7 @@
 use rdkafka::{
     ClientConfig,
     config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
 use std::{sync::Arc, time::Duration};
@@ -15,7 +16,10 @@ use tidegate_core::{
     properties::{HIDDEN, Properties, is_secret},
 };
 
-use super::{events::Events, statistics::OnStatistics};
+use super::{
+    events::{Events, is_refusal},
+    statistics::OnStatistics,
+};
 
 /// A Kafka cluster, and how it is connected to: sources and sinks are made of it. Clones are the same.
 ///
@@ -62,6 +66,10 @@ impl Role<'_> {
 pub(super) const CALL: Duration = Duration::from_secs(60);
 /// Who cannot be reached within this when a job starts is not there.
 pub(super) const CONTACT: Duration = Duration::from_secs(10);
+
+/// That in steps, since a refusal is heard of only between two.
+const CONTACT_STEPS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(7)];
+const EVENTS: usize = 100;
 
 /// In time with the engine, which waits for a fill and not for a message. Each partition has a queue of its own, and
 /// may have so much in it.
@@ -201,7 +209,11 @@ impl Kafka {
             return Error::config(text)
                 .hint("librdkafka's CONFIGURATION.md has all properties; TLS and SASL need the feature kafka-tls");
         }
-        let (kind, hint) = match error.rdkafka_error_code() {
+        if let KafkaError::ClientCreation(why) = error {
+            return Error::config(format!("{what}: {}", self.properties.redact(why)))
+                .hint("check the files, passwords and names below [kafka]; TLS and SASL need the feature kafka-tls");
+        }
+        let (kind, hint) = match code(error) {
             Some(code) => meaning(code),
             None => (Kind::Unavailable, None),
         };
@@ -212,18 +224,45 @@ impl Kafka {
         }
     }
 
+    /// Asks something of a cluster that has not been spoken to; `ask` is told how long it may take.
+    ///
+    /// # Errors
+    /// Where nobody answers, or who answers refuses the client: a password that is wrong is told at once, though
+    /// librdkafka, which only ever says so in passing, would go on trying.
+    pub(super) fn contact<R>(
+        &self,
+        client: &BaseConsumer<Events>,
+        ask: impl Fn(Duration) -> Result<R, KafkaError>,
+    ) -> Result<R> {
+        let mut last = KafkaError::MetadataFetch(Code::OperationTimedOut);
+        for step in CONTACT_STEPS {
+            last = match ask(step) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            // What it has said in passing is heard here. That a call brings nothing does not mean that none would.
+            (0..EVENTS).for_each(|_| drop(client.poll(Duration::ZERO)));
+            if let Some((error, reason)) = client.context().heard().filter(|(error, _)| is_refusal(error)) {
+                let what = format!("Kafka at {:?} refuses this client ({reason})", self.servers());
+                return Err(self.failed(&what, &error));
+            }
+            if self.failed("", &last).kind() != Kind::Unavailable {
+                break;
+            }
+        }
+        Err(self.unreachable(&last, client.context().heard().map(|(_, reason)| reason)))
+    }
+
     /// That nobody answers at the servers that the settings name.
-    pub(super) fn unreachable(&self, error: &KafkaError) -> Error {
-        let text = format!(
-            "Kafka does not answer at kafka.bootstrap.servers = {:?} within {} s",
-            self.servers(),
-            CONTACT.as_secs()
-        );
+    fn unreachable(&self, error: &KafkaError, reason: Option<String>) -> Error {
+        let (servers, limit, reason) = (self.servers(), CONTACT.as_secs(), reason.unwrap_or_default());
+        let text =
+            format!("Kafka does not answer at kafka.bootstrap.servers = {servers:?} within {limit} s ({reason})");
         let base = self.failed(&text, error);
         match base.kind() {
-            Kind::Unavailable => {
-                base.hint("check the address, and that a broker runs there; cargo xtask kafka starts one")
-            }
+            Kind::Unavailable => base.hint(
+                "check the address, kafka.security.protocol and kafka.ssl.*, and that a broker runs there; cargo xtask kafka starts one",
+            ),
             _ => base,
         }
     }
@@ -234,10 +273,18 @@ fn text(error: &KafkaError) -> String {
     match error {
         KafkaError::Transaction(e) => format!("{} ({})", e.string(), e.name()),
         KafkaError::ClientCreation(text) => text.clone(),
-        other => match other.rdkafka_error_code() {
+        other => match code(other) {
             Some(code) => format!("{code}"),
             None => other.to_string(),
         },
+    }
+}
+
+/// The crate's own `rdkafka_error_code` has none for an administrative request.
+fn code(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
     }
 }
 
@@ -245,7 +292,7 @@ fn text(error: &KafkaError) -> String {
 pub(super) fn meaning(code: Code) -> (Kind, Option<&'static str>) {
     use Code::{
         AllBrokersDown, Authentication, BrokerTransportFailure, ClusterAuthorizationFailed, GroupAuthorizationFailed,
-        InvalidTransactionTimeout, MessageSizeTooLarge, NotEnoughReplicas, OperationTimedOut, Resolve,
+        InvalidTransactionTimeout, MessageSizeTooLarge, NotEnoughReplicas, OperationTimedOut, Resolve, SSL,
         SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed, UnknownPartition,
         UnknownTopic, UnknownTopicOrPartition, UnsupportedSASLMechanism,
     };
@@ -268,6 +315,9 @@ pub(super) fn meaning(code: Code) -> (Kind, Option<&'static str>) {
         }
         SaslAuthenticationFailed | Authentication | UnsupportedSASLMechanism => {
             (Kind::Config, Some("check kafka.sasl.* and kafka.security.protocol"))
+        }
+        SSL => {
+            (Kind::Config, Some("check kafka.ssl.* and kafka.security.protocol, and that the certificates are valid"))
         }
         UnknownTopicOrPartition | UnknownTopic | UnknownPartition => {
             (Kind::Config, Some("create the topic, or mend its name"))
@@ -300,7 +350,6 @@ pub(super) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> Result<R>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rdkafka::consumer::BaseConsumer;
 
     fn made(kafka: &Kafka) -> Result<BaseConsumer<Events>> {
         kafka.client(&Role::Consumer { group: "g", committed_only: true })

@@ -9,7 +9,8 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
     topic_partition_list::Offset,
 };
-use tidegate_core::{Error, Result, connect::Split};
+use std::time::Duration;
+use tidegate_core::{Error, Result, connect::Split, env::now};
 
 use super::{
     client::{CALL, CONTACT},
@@ -19,6 +20,9 @@ use super::{
     place::{Offsets, Place, matches},
     start::{Ask, Facts, Until},
 };
+
+/// Long enough for an answer.
+const GROUP_STEP: Duration = Duration::from_secs(2);
 
 /// What a source reads.
 #[derive(Clone, Debug)]
@@ -61,8 +65,11 @@ pub(super) fn ask(shape: &Shape, shared: &Shared, place: &Place, what: Ask) -> R
             return Err(Error::config("the source begins where its group has committed, and has no group")
                 .hint("say group(name) on the source"));
         }
-        Ask::Group => one(Offset::Invalid).and_then(|list| shared.consumer.committed_offsets(list, CALL)),
+        Ask::Group => one(Offset::Invalid).and_then(|list| committed(shared, &list)),
     };
+    if let (Err(_), Some(fault)) = (&found, shared.fault()) {
+        return Err(fault);
+    }
     let found = found.map_err(failed)?;
     let element = found.find_partition(&place.topic, place.partition);
     let element = element.ok_or_else(|| Error::internal(format!("no answer about {place}")))?;
@@ -71,6 +78,17 @@ pub(super) fn ask(shape: &Shape, shared: &Shared, place: &Place, what: Ask) -> R
         Offset::Offset(offset) => Some(offset),
         _ => None,
     })
+}
+
+/// What the group has committed. A group that is forbidden has no coordinator: in steps, so that it is not waited for.
+fn committed(shared: &Shared, list: &TopicPartitionList) -> Result<TopicPartitionList, KafkaError> {
+    let deadline = now() + CALL;
+    loop {
+        let found = shared.consumer.committed_offsets(list.clone(), GROUP_STEP);
+        if found.is_ok() || shared.fault().is_some() || now() > deadline {
+            return found;
+        }
+    }
 }
 
 /// The partitions that there are.
@@ -113,7 +131,7 @@ fn partitions(topics: &Topics, shape: &Shape, admin: &BaseConsumer<Events>) -> R
     let names = match topics {
         Topics::Named(names) => names.clone(),
         Topics::Matching(pattern) => {
-            let all = admin.fetch_metadata(None, CONTACT).map_err(|e| shape.kafka.unreachable(&e))?;
+            let all = shape.kafka.contact(admin, |limit| admin.fetch_metadata(None, limit))?;
             let mut names: Vec<_> = all.topics().iter().map(|t| t.name().to_owned()).collect();
             names.retain(|name| matches(pattern, name));
             names.sort();
@@ -128,7 +146,7 @@ fn partitions(topics: &Topics, shape: &Shape, admin: &BaseConsumer<Events>) -> R
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let described = native::describe(admin, &names, CONTACT).map_err(|e| shape.kafka.unreachable(&e))?;
+    let described = shape.kafka.contact(admin, |limit| native::describe(admin, &names, limit))?;
     let mut found = Vec::new();
     for (name, topic) in names.into_iter().zip(described) {
         match topic {

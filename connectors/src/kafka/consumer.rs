@@ -179,7 +179,8 @@ impl Shared {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn fail(&self, error: Error) {
+    /// Lets all readers fail.
+    pub(super) fn fail(&self, error: Error) {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.failed.store(true, Release);
         for reading in self.partitions().values() {
@@ -239,9 +240,13 @@ impl Shared {
 
 fn serve(shared: &Weak<Shared>, admin: Client, consumer: Client) {
     let mut health = Health::new(now());
-    let (mut looked, mut fills) = (now(), 0);
+    let (mut looked, mut fills, mut forbidden) = (now(), 0, false);
     while let Some(shared) = shared.upgrade() {
         shared.give_up();
+        if forbidden && let Some(group) = &shared.shape.group {
+            let error = KafkaError::MetadataFetch(Code::GroupAuthorizationFailed);
+            shared.fail(shared.shape.kafka.failed(&format!("group {group:?} cannot be used"), &error));
+        }
         let every = if shared.doubted.load(Relaxed) { DOUBT_EVERY } else { shared.shape.look_every() };
         if now().duration_since(looked) >= every {
             let look = shared.look();
@@ -252,7 +257,7 @@ fn serve(shared: &Weak<Shared>, admin: Client, consumer: Client) {
             looked = now();
         }
         drop(shared);
-        poll(&consumer, TURN);
+        forbidden |= poll(&consumer, TURN);
         poll(&admin, Duration::ZERO);
     }
     // The readers' part of it goes with them. Only then can it be closed, which blocks.
@@ -261,8 +266,13 @@ fn serve(shared: &Weak<Shared>, admin: Client, consumer: Client) {
     }
 }
 
-/// Serves events. Errors come to the clients' [`Events`], which say them, and their consequences to the queues.
-fn poll(client: &Client, limit: Duration) {
+/// Serves events. Errors come to the clients' [`Events`], which say them, and their consequences to the queues; but
+/// not that the group is forbidden, which is said here, once: whoever asks for its positions waits in vain.
+fn poll(client: &Client, limit: Duration) -> bool {
     let limits = std::iter::once(limit).chain(std::iter::repeat_n(Duration::ZERO, EVENTS));
-    limits.map(|limit| client.poll(limit)).take_while(Option::is_some).for_each(drop);
+    let events = limits.map(|limit| client.poll(limit)).take_while(Option::is_some).flatten();
+    let is_forbidden = |event: Result<_, KafkaError>| {
+        event.is_err_and(|e| e.rdkafka_error_code() == Some(Code::GroupAuthorizationFailed))
+    };
+    events.fold(false, |forbidden, event| forbidden | is_forbidden(event.map(drop)))
 }

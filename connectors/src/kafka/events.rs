@@ -38,6 +38,8 @@ pub(super) struct Events {
     /// The first delivery that has failed, or the client's end.
     fault: Mutex<Option<KafkaError>>,
     said: Mutex<Option<(KafkaError, Instant)>>,
+    /// The last error and its reason; that brokers do not let the client in explains more than what comes after.
+    heard: Mutex<Option<(KafkaError, String)>>,
     disturbances: AtomicU64,
 }
 
@@ -53,6 +55,7 @@ impl Events {
             failed: AtomicBool::new(false),
             fault: Mutex::default(),
             said: Mutex::default(),
+            heard: Mutex::default(),
             disturbances: AtomicU64::new(0),
         }
     }
@@ -67,6 +70,11 @@ impl Events {
     /// How often something was wrong: a connection that broke, a broker that is down.
     pub(super) fn disturbances(&self) -> u64 {
         self.disturbances.load(Relaxed)
+    }
+
+    /// What was wrong of late, and why.
+    pub(super) fn heard(&self) -> Option<(KafkaError, String)> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What has failed so far, if anything.
@@ -94,6 +102,11 @@ pub(super) fn is_fenced(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Fenced | InvalidProducerEpoch | ProducerFenced))
 }
 
+/// Whether brokers do not let the client in, or it does not trust them.
+pub(super) fn is_refusal(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL))
+}
+
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         let text = self.properties.redact(text);
@@ -110,6 +123,13 @@ impl ClientContext for Events {
         if is_fenced(&error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             self.failed(error.clone());
         }
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)
+            && (is_refusal(&error) || !heard.as_ref().is_some_and(|(error, _)| is_refusal(error)))
+        {
+            *heard = Some((error.clone(), self.properties.redact(reason)));
+        }
+        drop(heard);
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.as_ref().is_none_or(|(last, at)| *last != error || now().duration_since(*at) >= SAY_EVERY) {
             tracing::warn!(%error, reason = self.properties.redact(reason), "Kafka");

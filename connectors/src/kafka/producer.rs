@@ -5,7 +5,7 @@
 //! spins for a millisecond each time). The hard case is the delivery that has failed after everybody thought it done: no drain
 //! succeeds while there is one, and a producer with a fault is never used again.
 use rdkafka::{
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode as Code},
     producer::{BaseProducer, Producer as _},
 };
 use std::{
@@ -131,7 +131,23 @@ impl Producer {
         if fatal.as_ref().is_some_and(is_fenced) || is_fenced(error) {
             return fenced(what);
         }
-        self.kafka.failed(what, fatal.as_ref().unwrap_or(error))
+        let cause = fatal.or_else(|| self.cause(error));
+        let error = cause.as_ref().unwrap_or(error);
+        if error.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) {
+            // It does not say which.
+            let topics: Vec<_> = self.topics().keys().map(|name| format!("{name:?}")).collect();
+            return self.kafka.failed(&format!("{what} (one of {})", topics.join(", ")), error);
+        }
+        self.kafka.failed(what, error)
+    }
+
+    /// Of a transaction that is dead its messages only tell that they were purged. Why it is, says whoever is to do
+    /// anything but to abort it: here, to begin one, which would be of no consequence.
+    fn cause(&self, error: &KafkaError) -> Option<KafkaError> {
+        let purged = matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight));
+        let client = self.client.as_ref().filter(|_| self.transactional && purged)?;
+        let cause = client.begin_transaction().err()?;
+        matches!(&cause, KafkaError::Transaction(e) if e.txn_requires_abort()).then_some(cause)
     }
 
     /// Hands a batch over with `work`.
@@ -159,11 +175,12 @@ impl Producer {
     /// As the call, saying what could not be done.
     pub(super) async fn call(
         self: Arc<Self>,
-        what: &'static str,
+        what: impl Into<String>,
         work: impl FnOnce(&BaseProducer<Events>) -> Result<(), KafkaError> + Send + 'static,
     ) -> Result<()> {
+        let what = what.into();
         blocking(move || {
-            work(self.client()?).map_err(|e| self.failed(what, &e))?;
+            work(self.client()?).map_err(|e| self.failed(&what, &e))?;
             self.check()
         })
         .await

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 use tidegate_core::{
-    Error, Result,
+    Error, Kind, Result,
     connect::{Figure, Source, Split},
     env::spawn_thread,
 };
@@ -248,7 +248,15 @@ impl<C: Decode> Source for KafkaSource<C> {
                 list.add_partition_offset(&place.topic, place.partition, Offset::Offset(position.offset))
                     .map_err(failed)?;
             }
-            share.clients(&shape, None)?.consumer.commit(&list, CommitMode::Sync).map_err(failed)
+            let shared = share.clients(&shape, None)?;
+            let committed = shared.consumer.commit(&list, CommitMode::Sync).map_err(failed);
+            if let Err(error) = &committed
+                && error.kind() == Kind::Config
+            {
+                // It will be so at each checkpoint, and nobody would see the lag that he asked for.
+                shared.fail(error.clone());
+            }
+            committed
         };
         Box::pin(async move {
             // Not on the runtime's threads: while the group's broker is away it lasts, and a job that ends does not wait.

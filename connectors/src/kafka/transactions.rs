@@ -79,7 +79,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Makes a producer that has fenced every older one of this id, and aborted what that had begun.
 pub(super) async fn fence(kafka: &Kafka, id: &str, timeout: Duration) -> Result<Arc<Producer>> {
     let producer = Producer::new(kafka, &Role::Transactional { id, timeout })?;
-    let what = "an older producer with the job's transactional id cannot be fenced";
+    let what = format!("an older producer with the job's transactional id {id:?} cannot be fenced");
     producer.clone().call(what, |client| client.init_transactions(CALL)).await?;
     Ok(producer)
 }

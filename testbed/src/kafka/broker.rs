@@ -1,4 +1,4 @@
-//! One real Kafka node, in one process and one temporary folder.
+//! One real Kafka node, in one process and one temporary folder; alone, or in a cluster of such.
 //!
 //! Hard are its ends. It can be killed at any moment and restarted over the same data on the same ports. And it must
 //! not outlive a test that was killed itself and could clean nothing up: its stdin is a pipe from this
@@ -22,7 +22,7 @@ use super::{
     Judge, Proxy, Settings,
     jars::Jars,
     log::Log,
-    settings::{self, Ports},
+    settings::{self, Member, Ports},
 };
 use crate::{Failed, ports};
 
@@ -37,6 +37,8 @@ pub struct Broker {
     judging: Mutex<()>,
     proxy: Option<Proxy>,
     bootstrap: String,
+    /// The further ways in: name and address.
+    listeners: Vec<(String, String)>,
     node: Option<Child>,
     boots: u32,
     jars: Jars,
@@ -51,17 +53,15 @@ impl Broker {
 
     /// Starts one with settings of one's own.
     pub fn with(choose: impl FnOnce(Settings) -> Settings) -> Result<Self, Failed> {
-        let (settings, jars) = (choose(Settings::default()), Jars::find()?);
+        let settings = choose(Settings::default());
         if let Some(port) = settings.port.filter(|port| !ports::is_free(*port)) {
             return Err(format!("port {port} of 127.0.0.1 is taken"));
         }
-        let folder = tempfile::Builder::new().prefix("tidegate-kafka-").tempdir();
-        let folder = folder.map_err(|e| format!("a temporary folder: {e}"))?;
-        let proxy = settings.proxied.then(Proxy::listen).transpose()?;
-        let (judge, judging) = (OnceLock::new(), Mutex::new(()));
-        let mut broker = Self { judge, judging, proxy, bootstrap: String::new(), node: None, boots: 0, jars, folder };
+        let mut broker = Self::empty(settings.proxied.then(Proxy::listen).transpose()?)?;
         for tried in 1.. {
-            broker.configure(&settings)?;
+            let ports = Ports::free(&settings)?;
+            let alone = Member::alone(ports.controller);
+            broker.configure(&settings, &ports, &alone)?;
             match broker.restart() {
                 Err(why) if tried < TRIES && why.contains("Address already in use") => broker.clear()?,
                 result => return result.map(|()| broker),
@@ -70,14 +70,46 @@ impl Broker {
         Err("no port is free".into())
     }
 
-    fn configure(&mut self, settings: &Settings) -> Result<(), Failed> {
-        let [free, controller, proxied] = ports::free(3)?[..] else { return Err("there are no free ports".into()) };
-        let ports = Ports { clients: settings.port.unwrap_or(free), controller, proxied };
-        self.bootstrap = format!("127.0.0.1:{}", ports.clients);
-        if let Some(proxy) = &self.proxy {
-            proxy.forward_to(proxied);
+    /// Starts a cluster, and waits until it is ready: everything is on three nodes, and two must have what is written.
+    /// Clients of any of its brokers begin at all of them.
+    pub fn cluster(count: usize) -> Result<Vec<Self>, Failed> {
+        let settings = Settings::default();
+        let ports: Vec<_> = (0..count).map(|_| Ports::free(&settings)).collect::<Result<_, _>>()?;
+        let controllers: Vec<_> = ports.iter().map(|p| p.controller).collect();
+        let mut brokers = Vec::new();
+        for (n, ports) in ports.iter().enumerate() {
+            let mut broker = Self::empty(None)?;
+            broker.configure(&settings, ports, &Member { id: n + 1, controllers: controllers.clone() })?;
+            brokers.push(broker);
         }
-        let text = settings::text(settings, &ports, self.proxy.as_ref(), &self.folder.path().join("data"));
+        let bootstrap = brokers.iter().map(|b| b.bootstrap.as_str()).collect::<Vec<_>>().join(",");
+        // All at once: none is ready before most of them are there.
+        for broker in &mut brokers {
+            broker.bootstrap.clone_from(&bootstrap);
+            broker.spawn()?;
+        }
+        for broker in &mut brokers {
+            broker.ready()?;
+        }
+        Ok(brokers)
+    }
+
+    fn empty(proxy: Option<Proxy>) -> Result<Self, Failed> {
+        let (jars, folder) = (Jars::find()?, tempfile::Builder::new().prefix("tidegate-kafka-").tempdir());
+        let folder = folder.map_err(|e| format!("a temporary folder: {e}"))?;
+        let (judge, judging) = (OnceLock::new(), Mutex::new(()));
+        let (bootstrap, listeners) = (String::new(), Vec::new());
+        Ok(Self { judge, judging, proxy, bootstrap, listeners, node: None, boots: 0, jars, folder })
+    }
+
+    fn configure(&mut self, settings: &Settings, ports: &Ports, member: &Member) -> Result<(), Failed> {
+        self.bootstrap = format!("127.0.0.1:{}", ports.clients);
+        let named = settings.listeners.iter().zip(&ports.listeners);
+        self.listeners = named.map(|((name, _), port)| (name.clone(), format!("127.0.0.1:{port}"))).collect();
+        if let Some(proxy) = &self.proxy {
+            proxy.forward_to(ports.proxied);
+        }
+        let text = settings::text(settings, ports, member, self.proxy.as_ref(), &self.folder.path().join("data"));
         fs::write(self.file(), text).map_err(|e| format!("{}: {e}", self.file().display()))
     }
 
@@ -90,6 +122,12 @@ impl Broker {
     /// Where clients begin: host and port.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
+    }
+
+    /// Where clients begin that come in by one of [`Settings::listener`].
+    pub fn listener(&self, name: &str) -> Result<&str, Failed> {
+        let found = self.listeners.iter().find(|(listener, _)| listener == name);
+        found.map(|(_, address)| address.as_str()).ok_or_else(|| format!("the broker has no listener {name}"))
     }
 
     /// The way in through the proxy.
@@ -135,6 +173,11 @@ impl Broker {
 
     /// Starts the node over what it has, and waits until it is ready. One that runs is killed before.
     pub fn restart(&mut self) -> Result<(), Failed> {
+        self.spawn()?;
+        self.ready()
+    }
+
+    fn spawn(&mut self) -> Result<(), Failed> {
         self.kill();
         self.boots += 1;
         let path = self.log();
@@ -143,9 +186,14 @@ impl Broker {
         let mut node = self.jars.program("Broker")?;
         node.arg(self.file()).arg(self.folder.path()).process_group(0);
         node.stdin(Stdio::piped()).stderr(out.try_clone().map_err(failed)?).stdout(out);
-        let node = node.spawn().map_err(|e| format!("java cannot be started: {e}"))?;
-        let node = self.node.insert(node);
-        Log(path).wait(node, "the node itself starts", "Kafka Server started").map_err(|why| format!("Kafka: {why}"))
+        self.node = Some(node.spawn().map_err(|e| format!("java cannot be started: {e}"))?);
+        Ok(())
+    }
+
+    fn ready(&mut self) -> Result<(), Failed> {
+        let log = Log(self.log());
+        let node = self.node.as_mut().ok_or("the node was not started")?;
+        log.wait(node, "the node itself starts", "Kafka Server started").map_err(|why| format!("Kafka: {why}"))
     }
 
     fn file(&self) -> PathBuf {

@@ -12,7 +12,7 @@ use std::{
     process::Command,
 };
 
-use super::settings::{self, Ports, Settings};
+use super::settings::{self, Member, Ports, Settings};
 use crate::{
     Failed, cache,
     maven::{self, Artifact},
@@ -87,8 +87,9 @@ impl Jars {
         let [clients, controller] = ports::free(2)?[..] else { return Err("there are no two free ports".into()) };
         let scratch = tempfile::tempdir().map_err(|e| format!("a temporary folder: {e}"))?;
         let file = scratch.path().join("server.properties");
-        let ports = Ports { clients, controller, proxied: 0 };
-        let text = settings::text(&Settings::default(), &ports, None, &scratch.path().join("data"));
+        let (ports, alone) =
+            (Ports { clients, controller, proxied: 0, listeners: Vec::new() }, Member::alone(controller));
+        let text = settings::text(&Settings::default(), &ports, &alone, None, &scratch.path().join("data"));
         fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
         let mut java = self.java()?;
         java.arg(format!("-XX:ArchiveClassesAtExit={}", to.join("classes.jsa").display()));

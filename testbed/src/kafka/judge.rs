@@ -72,6 +72,11 @@ impl Judge {
         self.write(&format!("produce {} {}", text(topic), records.len()), records)
     }
 
+    /// Writes records outside transactions, compressed: `gzip`, `snappy`, `lz4` or `zstd`.
+    pub fn produce_compressed(&self, codec: &str, topic: &str, records: &[Record]) -> Result<Vec<Placed>, Failed> {
+        self.write(&format!("compressed {} {} {}", text(codec), text(topic), records.len()), records)
+    }
+
     /// Writes records in a transaction and ends it.
     pub fn produce_transaction(
         &self,
@@ -137,10 +142,34 @@ impl Judge {
         })
     }
 
+    /// Allows a user operations (as `read`, `describe`) on one resource of a kind (`topic`, `group`,
+    /// `transactional_id`, `cluster`), and waits until the broker knows.
+    pub fn allow(&self, user: &str, kind: &str, name: &str, operations: &[&str]) -> Result<(), Failed> {
+        self.done(&format!("allow {} {kind} {} {}", text(user), text(name), operations.join(" ")))
+    }
+
+    /// Makes a user who comes in with SCRAM-SHA-512.
+    pub fn create_scram_user(&self, name: &str, password: &str) -> Result<(), Failed> {
+        self.done(&format!("scram {} {}", text(name), text(password)))
+    }
+
+    /// The node that leads a partition, from 1.
+    pub fn leader_of(&self, topic: &str, partition: i32) -> Result<usize, Failed> {
+        self.number(&format!("leader {} {partition}", text(topic)))
+    }
+
+    /// The node that coordinates the transactions of an id, from 1.
+    pub fn coordinator_of(&self, id: &str) -> Result<usize, Failed> {
+        self.number(&format!("coordinator {}", text(id)))
+    }
+
     /// The partition to which the Java client sends a key.
     pub fn partition_of(&self, key: &[u8], partitions: i32) -> Result<i32, Failed> {
-        let answer =
-            self.ask(&format!("partition {} {partitions}", bytes(Some(key))), &[], |mut words| words.number())?;
+        self.number(&format!("partition {} {partitions}", bytes(Some(key))))
+    }
+
+    fn number<T: std::str::FromStr + Copy>(&self, request: &str) -> Result<T, Failed> {
+        let answer = self.ask(request, &[], |mut words| words.number())?;
         answer.first().copied().ok_or_else(|| "the judge says nothing".into())
     }
 
