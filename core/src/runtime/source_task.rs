@@ -401,7 +401,11 @@ where
         }
         match progress {
             Progress::More => {}
-            Progress::Wait => split.waiting = true,
+            Progress::Wait => {
+                split.waiting = true;
+                // The task may now sleep for long, and must not leave behind what was left in the middle.
+                split.stats.left(split.reader.lag());
+            }
             Progress::End => {
                 split.ended = true;
                 split.stats.left(split.reader.lag());
