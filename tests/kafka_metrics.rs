@@ -86,9 +86,10 @@ async fn partitions_transactions_and_clients_are_shown() {
     assert_eq!(split("records"), BTreeMap::from([("in/0", 1_000), ("in/1", 1_000), ("in/2", 1_000)]));
     assert!(split("bytes").values().all(|bytes| *bytes == 4_000), "{m:#}");
     assert_eq!((m.operator("in").unwrap().records_in, m.operator("in").unwrap().bytes_in), (3_000, 12_000));
-    let m = until(&handle, "no lag", |m| m.operator("in").is_some_and(|o| o.lag == Some(0))).await;
-    let lags = by(figures(&m, "in"), "tidegate_split_lag_records", "split");
-    assert_eq!(lags, BTreeMap::from([("in/0", 0), ("in/1", 0), ("in/2", 0)]));
+    let none = BTreeMap::from([("in/0", 0), ("in/1", 0), ("in/2", 0)]);
+    let read = |m: &JobMetrics| by(figures(m, "in"), "tidegate_split_lag_records", "split") == none;
+    let m = until(&handle, "no lag", read).await;
+    assert_eq!(m.operator("in").unwrap().lag, Some(0));
 
     let m = until(&handle, "an open transaction", |m| sum(&m.figures, OPEN) > 0.05).await;
     assert_eq!((m.checkpoints.commit, sum(&m.figures, "tidegate_kafka_end_transaction_max_seconds")), (None, 0.0));
@@ -106,6 +107,8 @@ async fn partitions_transactions_and_clients_are_shown() {
         "{m:#}"
     );
 
+    // A broker answers a commit before it has told every partition of it.
+    while judge.offsets("out").unwrap().iter().any(|o| o.last_stable < o.high_watermark) {}
     let mut there = BTreeMap::<_, (u64, u64)>::new();
     for message in judge.read("out", Isolation::ReadCommitted).unwrap() {
         let (records, bytes) = there.entry(message.partition.to_string()).or_default();
@@ -173,7 +176,9 @@ async fn a_broker_that_was_away_and_replies_that_were_lost_are_counted() {
     let recycled = |m: &JobMetrics| sum(&m.figures, "tidegate_kafka_producers_recycled_total") > 0.0;
     let m = until(&handle, "another producer", recycled).await;
     assert!(sum(&m.figures, "tidegate_kafka_end_transaction_max_seconds") >= 6.0, "{m:#}");
-    assert!(sum(&m.figures, SENT) >= sent && m.checkpoints.commit.unwrap().max.as_secs() >= 6, "{m:#}");
+    assert!(sum(&m.figures, SENT) >= sent, "{m:#}");
+    let longest = |m: &JobMetrics| m.checkpoints.commit.map_or(0, |commit| commit.max.as_secs());
+    until(&handle, "the end of that commit", |m| longest(m) >= 6).await;
 
     let disturbances = |m: &JobMetrics| sum(&m.figures, DISTURBANCES) + sum(figures(m, "in"), DISTURBANCES);
     let before = disturbances(&handle.metrics());

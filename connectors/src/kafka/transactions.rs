@@ -216,7 +216,9 @@ impl Transactions {
             let lane = (turn % 2) as usize;
             let fresh = fence(&self.kafka, &self.ids[lane], self.timeout).await?;
             begin(&fresh).await?;
-            lock(&self.past).recycled(lane, &producer);
+            // Both at once for who asks for figures, or the producer would be counted twice.
+            let mut past = lock(&self.past);
+            past.recycled(lane, &producer);
             *lock(&self.lanes[lane]) = fresh;
             return Ok(());
         }
@@ -225,9 +227,9 @@ impl Transactions {
 
     /// Of the transactions, and of both clients.
     pub(super) fn figures(&self) -> Vec<Figure> {
+        let past = lock(&self.past);
         let lanes = [self.lane(0), self.lane(1)];
         let oldest = lanes.iter().filter_map(|producer| producer.open_for()).max().unwrap_or_default();
-        let past = lock(&self.past);
         let mut figures = vec![
             Figure::gauge("tidegate_kafka_open_transaction_seconds", oldest.as_secs_f64()),
             Figure::gauge("tidegate_kafka_end_transaction_last_seconds", past.ended_in.as_secs_f64()),

@@ -122,7 +122,7 @@ pub trait SplitReader: Send + 'static {
     }
 
     /// How many records there are in the split behind the position, as far as is known without asking anybody.
-    /// Called a few times a second, and once more when the split has ended.
+    /// Called a few times a second, and whenever a fill has come to the end of what is there.
     fn lag(&self) -> Option<u64> {
         None
     }

@@ -414,8 +414,12 @@ where
         split.held = progress == Progress::Held;
         match progress {
             Progress::More => {}
-            Progress::Wait => split.waiting = true,
-            Progress::Held => (split.waiting, split.idle) = (true, false),
+            Progress::Wait | Progress::Held => {
+                split.waiting = true;
+                split.idle &= !split.held;
+                // The task may now sleep for long, and must not leave behind what was left in the middle.
+                split.stats.left(split.reader.lag());
+            }
             Progress::End => {
                 split.ended = true;
                 split.stats.left(split.reader.lag());
