@@ -168,17 +168,14 @@ async fn a_broker_that_was_away_and_replies_that_were_lost_are_counted() {
     until(&handle, "a retry", |m| retries(m) > 0.0 && sum(figures(m, "in"), "tidegate_kafka_disconnects_total") > 0.0)
         .await;
 
-    // A commit that takes so long may have been sent twice: that producer is not used again, and what it has counted is
-    // not forgotten.
+    // A commit was sent twice: that producer is not used again (a copy of the request that is late would commit its
+    // next transaction), and what it has counted is not forgotten.
     const SENT: &str = "tidegate_kafka_sent_bytes_total";
     let sent = sum(&until(&handle, "bytes", |m| sum(&m.figures, SENT) > 0.0).await.figures, SENT);
-    broker.proxy().unwrap().on(api::END_TXN, Action::DelayReply(Duration::from_secs(6)));
+    broker.proxy().unwrap().on(api::END_TXN, Action::DropReply);
     let recycled = |m: &JobMetrics| sum(&m.figures, "tidegate_kafka_producers_recycled_total") > 0.0;
     let m = until(&handle, "another producer", recycled).await;
-    assert!(sum(&m.figures, "tidegate_kafka_end_transaction_max_seconds") >= 6.0, "{m:#}");
     assert!(sum(&m.figures, SENT) >= sent, "{m:#}");
-    let longest = |m: &JobMetrics| m.checkpoints.commit.map_or(0, |commit| commit.max.as_secs());
-    until(&handle, "the end of that commit", |m| longest(m) >= 6).await;
 
     let disturbances = |m: &JobMetrics| sum(&m.figures, DISTURBANCES) + sum(figures(m, "in"), DISTURBANCES);
     let before = disturbances(&handle.metrics());

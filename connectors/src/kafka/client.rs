@@ -64,6 +64,9 @@ impl Role<'_> {
 
 /// A call that takes longer has failed. Long enough for a broker's restart, which clients wait through.
 pub(super) const CALL: Duration = Duration::from_secs(60);
+/// When a transactional producer sends a request again, a fifth more or less. There is no other sign of it: librdkafka
+/// says nothing when a connection breaks and the next one comes about.
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// Who cannot be reached within this when a job starts is not there.
 pub(super) const CONTACT: Duration = Duration::from_secs(10);
 
@@ -109,6 +112,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("enable.partition.eof", "the source says whether it ends"),
     ("queue.buffering.max.messages", "what is in flight has a bound already, which a drain before a commit depends on"),
     ("partitioner", "the sink chooses the partition, as Kafka's Java client does; say partition_by on the sink"),
+    ("retry.backoff.ms", "by how long a commit has taken the sink tells whether it may have been sent twice"),
+    ("retry.backoff.max.ms", "by how long a commit has taken the sink tells whether it may have been sent twice"),
     ("delivery.report.only.error", "failed deliveries are what a checkpoint depends on"),
 ];
 
@@ -195,6 +200,7 @@ impl Kafka {
             Role::Transactional { id, timeout } => set(&[
                 ("transactional.id", id),
                 ("transaction.timeout.ms", &timeout.as_millis().to_string()),
+                ("retry.backoff.ms", &RETRY.as_millis().to_string()),
                 ("delivery.report.only.error", "true"),
             ]),
         }

@@ -27,7 +27,7 @@ use tidegate_core::{
 use tokio::sync::watch;
 
 use super::{
-    client::{CALL, Kafka, Role},
+    client::{CALL, Kafka, RETRY, Role},
     producer::Producer,
 };
 
@@ -264,8 +264,8 @@ impl Past {
     }
 }
 
-/// A commit that takes longer may have been sent more than once.
-const SUSPICIOUS: Duration = Duration::from_secs(5);
+/// A commit that takes longer may have been sent more than once: with a margin, the shortest time until a retry.
+const SUSPICIOUS: Duration = Duration::from_millis(RETRY.as_millis() as u64 * 7 / 10);
 
 /// Begins a transaction, which the broker learns of with its first record.
 async fn begin(producer: &Arc<Producer>) -> Result<()> {
