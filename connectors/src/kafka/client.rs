@@ -88,7 +88,8 @@ const PRODUCER: &[(&str, &str)] =
 /// Nobody sees a record before its transaction is committed, and a drain waits for nothing that lingers. So there is
 /// time for larger requests. With 5 ms a partition soon has the five requests under way that an idempotent producer
 /// may have, and librdkafka's thread, which has more to send and may not, runs in circles: a fifth of the whole cost.
-const TRANSACTIONAL: &[(&str, &str)] = &[("linger.ms", "10")];
+/// A request that is full goes at once, and is full before the writers wait for room (see `writer`).
+const TRANSACTIONAL: &[(&str, &str)] = &[("linger.ms", "10"), ("batch.num.messages", "4000")];
 /// Those that read and write say every 5 s how they are, or retries would be seen by nobody who has not asked before.
 /// It takes a few microseconds for each partition and broker every time, and of a producer the addition to a
 /// histogram for each message, on librdkafka's own thread and under a lock that it takes in any case.
