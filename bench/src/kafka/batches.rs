@@ -1,6 +1,9 @@
 //! Thin handles around librdkafka's batch calls, for the hand-written loop and for whoever fills and reads topics
 //! here. The engine has its own; a yardstick must not be made of what it measures.
-#![allow(unsafe_code, clippy::undocumented_unsafe_blocks, reason = "a benchmark's loop, as one would write it by hand")]
+//!
+//! Why it is sound: each handle owns what librdkafka gave it, and its client, which outlives it; a message is looked at
+//! before it is given back.
+#![allow(unsafe_code, reason = "the batch calls that rdkafka has not")]
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList, bindings as sys,
     consumer::{BaseConsumer, Consumer},
@@ -46,6 +49,7 @@ impl Reader {
             list.add_partition_offset(topic, partition as i32, Offset::Offset(*offset)).map_err(text)?;
         }
         consumer.assign(&list).map_err(text)?;
+        // SAFETY: the client is alive, and the reference that this makes is given back in `drop`.
         let queue = unsafe { sys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
         Ok(Self { consumer, queue, batch: vec![ptr::null_mut(); 1024] })
     }
@@ -62,19 +66,24 @@ impl Reader {
     pub fn next(&mut self, wait_ms: i32, mut see: impl FnMut(Seen<'_>) -> Result<(), Failed>) -> Result<(), Failed> {
         // Waiting is for a full batch: take what is there first, and wait for a single one only where nothing is.
         for (count, wait) in [(self.batch.len(), 0), (1, wait_ms)] {
+            // SAFETY: the queue is ours, and `batch` has room for `count`.
             let taken = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, wait, self.batch.as_mut_ptr(), count) };
             let mut done = Ok(());
             for raw in &self.batch[..taken.max(0) as usize] {
+                // SAFETY: it is ours until it is destroyed below, and lent no longer than that.
                 let message = unsafe { &**raw };
-                if message.err != FINE {
+                if message.err != FINE || message.payload.is_null() {
                     done = Err(text(KafkaError::MessageConsumption(message.err.into())));
                 } else if done.is_ok() {
                     let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
                     let value =
+                        // SAFETY: pointer and length belong together, and are not null.
                         unsafe { slice::from_raw_parts(message.payload.cast::<u8>().cast_const(), message.len) };
+                    // SAFETY: the message is alive.
                     let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
                     done = see(Seen { partition: message.partition, offset: message.offset, timestamp_ms, value });
                 }
+                // SAFETY: it is ours, and lent to nobody any more.
                 unsafe { sys::rd_kafka_message_destroy(*raw) }
             }
             done?;
@@ -88,6 +97,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        // SAFETY: it is ours, and used no more.
         unsafe { sys::rd_kafka_queue_destroy(self.queue) }
     }
 }
@@ -115,6 +125,7 @@ impl Writer {
             .create()
             .map_err(text)?;
         let name = CString::new(topic).map_err(text)?;
+        // SAFETY: the client is alive and the name ends with a zero; no configuration is handed over.
         let raw = unsafe { sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), ptr::null_mut()) };
         producer.client().fetch_metadata(Some(topic), Duration::from_secs(30)).map_err(text)?;
         Ok(Self { producer, topic: raw, bytes: Vec::new(), spans: Vec::new(), messages: Vec::new() })
@@ -150,6 +161,7 @@ impl Writer {
         let mut start = 0;
         self.messages.clear();
         for (end, partition) in self.spans.drain(..) {
+            // SAFETY: all its fields are numbers and pointers, for which zero is a value.
             let mut message: sys::rd_kafka_message_t = unsafe { std::mem::zeroed() };
             message.payload = self.bytes[start..end].as_mut_ptr().cast();
             message.len = end - start;
@@ -159,6 +171,7 @@ impl Writer {
         }
         let flags = sys::RD_KAFKA_MSG_F_COPY | sys::RD_KAFKA_MSG_F_PARTITION;
         let (first, count) = (self.messages.as_mut_ptr(), self.messages.len() as i32);
+        // SAFETY: the pointers lead into `bytes`, which is not touched before the call is over; F_COPY keeps none.
         let taken = unsafe { sys::rd_kafka_produce_batch(self.topic, 0, flags, first, count) };
         self.bytes.clear();
         if taken == count { Ok(()) } else { Err(format!("{} of {count} messages were refused", count - taken)) }
@@ -173,6 +186,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        // SAFETY: it is ours, and used no more.
         unsafe { sys::rd_kafka_topic_destroy(self.topic) }
     }
 }

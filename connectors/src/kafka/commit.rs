@@ -268,20 +268,19 @@ pub(super) fn records(
 /// job of somebody else.
 async fn check_owner(store: &CheckpointStore, topic: &str, found: Option<&CommitRecord>) -> Result<()> {
     let Some(record) = found else { return Ok(()) };
-    match committed_manifest(store, record).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() != Kind::Corrupt => Err(error),
-        Err(cause) => {
-            let text = format!(
-                "topic {topic:?} says that checkpoint {} of this job is {}, which is not in checkpoint.store",
-                record.epoch, record.manifest
-            );
-            Err(Error::config(text).caused_by(cause).hint(
-                "another job has the same name: give this one its own; or its checkpoints are elsewhere, or lost: \
-                 point checkpoint.store at them, or delete the topic to begin with nothing (its output stays)",
-            ))
-        }
+    let Err(cause) = committed_manifest(store, record).await else { return Ok(()) };
+    let is_there = store.manifests().await?.iter().any(|(_, _, path)| *path == record.manifest);
+    if cause.kind() != Kind::Corrupt || is_there {
+        return Err(cause.at(format!("what topic {topic:?} says to be committed")));
     }
+    let text = format!(
+        "topic {topic:?} says that checkpoint {} of this job is {}, which is not in checkpoint.store",
+        record.epoch, record.manifest
+    );
+    Err(Error::config(text).caused_by(cause).hint(
+        "another job has the same name: give this one its own; or its checkpoints are elsewhere, or lost: \
+         point checkpoint.store at them, or delete the topic to begin with nothing (its output stays)",
+    ))
 }
 
 impl KafkaCommitPoint {
