@@ -104,6 +104,9 @@ impl CommitPermit {
 
 /// Where checkpoints are committed. One serves one attempt, and is opened after the attempt's claim.
 pub trait CommitPoint: Send + Sync {
+    /// Recovery has decided: the checkpoints of this attempt are of this lineage. Called once, before sinks recover.
+    fn begins(&self, _lineage: &str) {}
+
     /// Commits. Returns only when the outcome is known.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ fn an_epoch_without_output_is_recorded_like_any_other() {
 fn what_a_producer_has_begun_anew_is_not_committed_by_a_recovery() {
     let case = Case::new(1, 5_000);
     for turn in [3, 4] {
-        case.die_at(&format!("kafka.commit.record:{turn}"));
+        case.die_at(&format!("kafka.commit.begin:{turn}"));
         let judge = case.broker.judge().unwrap();
         assert!(judge.offsets("copies").unwrap().iter().any(|o| o.last_stable < o.high_watermark), "nothing is open");
         let before = (records(&case), judge.read("copies", Isolation::ReadCommitted).unwrap().len());

@@ -106,12 +106,19 @@ impl Drop for Reader {
 pub struct Writer {
     producer: BaseProducer,
     topic: *mut sys::rd_kafka_topic_t,
-    bytes: Vec<u8>,
-    spans: Vec<(usize, i32)>,
+    /// What has not been handed over, by partition: a call each costs less than one for messages of all.
+    lots: Vec<Lot>,
+    buffered: usize,
     messages: Vec<sys::rd_kafka_message_t>,
 }
 
-/// Messages in flight at most: as in the engine.
+#[derive(Default)]
+struct Lot {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// Messages in flight at most. More than the engine's, whose bound is for its drains.
 const IN_FLIGHT_MAX: usize = 20_000;
 
 impl Writer {
@@ -128,7 +135,7 @@ impl Writer {
         // SAFETY: the client is alive and the name ends with a zero; no configuration is handed over.
         let raw = unsafe { sys::rd_kafka_topic_new(producer.client().native_ptr(), name.as_ptr(), ptr::null_mut()) };
         producer.client().fetch_metadata(Some(topic), Duration::from_secs(30)).map_err(text)?;
-        Ok(Self { producer, topic: raw, bytes: Vec::new(), spans: Vec::new(), messages: Vec::new() })
+        Ok(Self { producer, topic: raw, lots: Vec::new(), buffered: 0, messages: Vec::new() })
     }
 
     /// One more message, which `encode` appends to the buffer.
@@ -138,43 +145,54 @@ impl Writer {
         partition: i32,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), serde_json::Error>,
     ) -> Result<(), Failed> {
-        encode(&mut self.bytes).map_err(text)?;
-        self.spans.push((self.bytes.len(), partition));
+        let partition = partition as usize;
+        if self.lots.len() <= partition {
+            self.lots.resize_with(partition + 1, Lot::default);
+        }
+        let Lot { bytes, ends } = &mut self.lots[partition];
+        encode(bytes).map_err(text)?;
+        ends.push(bytes.len());
+        self.buffered += 1;
         Ok(())
     }
 
     /// Messages that have not been handed over.
     pub fn buffered(&self) -> usize {
-        self.spans.len()
+        self.buffered
     }
 
     /// Hands over what was written.
     pub fn hand_over(&mut self) -> Result<(), Failed> {
         self.producer.poll(Duration::ZERO);
-        if self.spans.is_empty() {
+        if self.buffered == 0 {
             return Ok(());
         }
         while self.producer.in_flight_count() as usize > IN_FLIGHT_MAX {
             super::sleep(Duration::from_millis(1));
             self.producer.poll(Duration::ZERO);
         }
-        let mut start = 0;
-        self.messages.clear();
-        for (end, partition) in self.spans.drain(..) {
-            // SAFETY: all its fields are numbers and pointers, for which zero is a value.
-            let mut message: sys::rd_kafka_message_t = unsafe { std::mem::zeroed() };
-            message.payload = self.bytes[start..end].as_mut_ptr().cast();
-            message.len = end - start;
-            message.partition = partition;
-            self.messages.push(message);
-            start = end;
+        self.buffered = 0;
+        for (partition, Lot { bytes, ends }) in (0..).zip(&mut self.lots).filter(|(_, lot)| !lot.ends.is_empty()) {
+            let mut start = 0;
+            self.messages.clear();
+            for end in ends.drain(..) {
+                // SAFETY: all its fields are numbers and pointers, for which zero is a value.
+                let mut message: sys::rd_kafka_message_t = unsafe { std::mem::zeroed() };
+                message.payload = bytes[start..end].as_mut_ptr().cast();
+                message.len = end - start;
+                self.messages.push(message);
+                start = end;
+            }
+            let (first, count) = (self.messages.as_mut_ptr(), self.messages.len() as i32);
+            // SAFETY: the pointers lead into `bytes`, which is not touched before the call is over; F_COPY keeps none.
+            let taken =
+                unsafe { sys::rd_kafka_produce_batch(self.topic, partition, sys::RD_KAFKA_MSG_F_COPY, first, count) };
+            bytes.clear();
+            if taken != count {
+                return Err(format!("{} of {count} messages were refused", count - taken));
+            }
         }
-        let flags = sys::RD_KAFKA_MSG_F_COPY | sys::RD_KAFKA_MSG_F_PARTITION;
-        let (first, count) = (self.messages.as_mut_ptr(), self.messages.len() as i32);
-        // SAFETY: the pointers lead into `bytes`, which is not touched before the call is over; F_COPY keeps none.
-        let taken = unsafe { sys::rd_kafka_produce_batch(self.topic, 0, flags, first, count) };
-        self.bytes.clear();
-        if taken == count { Ok(()) } else { Err(format!("{} of {count} messages were refused", count - taken)) }
+        Ok(())
     }
 
     /// Waits until everything has been acknowledged.

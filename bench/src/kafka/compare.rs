@@ -38,8 +38,8 @@ pub fn run(args: &Args) -> Result<(), Failed> {
         }
     }
     println!(
-        "{:<18} {:>12} {:>7} {:>8} {:>7} {:>20} {:>16} {:>5}",
-        "", "k/cpu-s", "ratio", "k/s", "commits", "commit ms 50/99/max", "longest gaps ms", "MB"
+        "{:<18} {:>8} {:>6} {:>6} {:>6} {:>18} {:>16} {:>16} {:>4}",
+        "", "k/cpu-s", "ratio", "k/s", "number", "checkpoint 50/99/m", "commit 50/99/m", "longest gaps ms", "MB"
     );
     let names = ["k1 by hand".to_owned(), format!("{workload} every 1s"), format!("{workload} every 100ms")];
     for (name, runs) in names.iter().zip(&found) {
@@ -47,15 +47,19 @@ pub fn run(args: &Args) -> Result<(), Failed> {
         let number = |name: &'static str| of(&|run| run[name].as_f64().unwrap_or(f64::NAN));
         let rate = |run: &Value| run["events_per_cpu_second"].as_f64().unwrap_or(f64::NAN);
         let ratios: Vec<_> = runs.iter().zip(&found[0]).map(|(ours, hand)| rate(ours) / rate(hand)).collect();
-        let commit = |index: usize| of(&|run| run["checkpoint_ms"][index].as_f64().unwrap_or(f64::NAN));
+        let times = |name: &'static str| {
+            let at = |index: usize| of(&|run| run[name][index].as_f64().unwrap_or(f64::NAN));
+            format!("{:.0}/{:.0}/{:.0}", at(0), at(1), at(2))
+        };
         let gaps: Vec<_> = runs.iter().map(|run| run["gaps_ms"][0].to_string()).collect();
         println!(
-            "{name:<18} {:>12.0} {:>7.2} {:>8.0} {:>7.0} {:>20} {:>16} {:>5.0}",
+            "{name:<18} {:>8.0} {:>6.2} {:>6.0} {:>6.0} {:>18} {:>16} {:>16} {:>4.0}",
             number("events_per_cpu_second") / 1e3,
             quantile(&ratios, 0.5),
             number("events_per_second") / 1e3,
             number("checkpoints"),
-            format!("{:.0}/{:.0}/{:.0}", commit(0), commit(1), commit(2)),
+            times("checkpoint_ms"),
+            times("commit_ms"),
             gaps.join(" "),
             number("rss_mb"),
         );

@@ -1,5 +1,7 @@
 //! The hand-written loop of k1: consume a batch, work, produce a batch. No transaction, no checkpoint, no state; on
 //! one thread, beside those of librdkafka.
+use tidegate::Latency;
+
 use super::{
     Failed, Run,
     batches::{Reader, Writer},
@@ -29,5 +31,5 @@ pub fn run(run: &Run) -> Result<String, Failed> {
         writer.hand_over()?;
     }
     writer.flush()?;
-    Ok(meter.line("k1", true, run, &[]))
+    Ok(meter.line("k1", true, run, &[], Latency::default()))
 }

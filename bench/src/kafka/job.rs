@@ -53,13 +53,15 @@ pub fn run(run: &Run) -> Result<String, Failed> {
         let end = async {
             if run.endless {
                 stdin_ended().await;
-                return handle.stop().await;
+            } else {
+                watch(handle.watch()).await;
             }
-            handle.wait().await
+            let commit = handle.metrics().checkpoints.commit;
+            handle.stop().await.map(|()| commit)
         };
         let ((meter, checkpoints), ended) = tokio::join!(watch(status), end);
-        ended.map_err(|e| e.to_string())?;
-        Ok(meter.line(&run.workload, false, run, &checkpoints))
+        let commit = ended.map_err(|e| e.to_string())?.unwrap_or_default();
+        Ok(meter.line(&run.workload, false, run, &checkpoints, commit))
     })
 }
 

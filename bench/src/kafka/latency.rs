@@ -58,7 +58,10 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     let at = |q| quantile(counted, q);
     println!("{} payments", counted.len());
     println!("latency ms: p50 {:.1}, p99 {:.1}, p99.9 {:.1}, max {:.1}", at(0.5), at(0.99), at(0.999), at(1.0));
-    println!("commit ms [p50, p99, max]: {}, of {}", client["checkpoint_ms"], client["checkpoints"]);
+    println!(
+        "[p50, p99, max] ms of {} checkpoints: {}, of that the commit: {}",
+        client["checkpoints"], client["checkpoint_ms"], client["commit_ms"]
+    );
     let mut appended = stand.output(&output, PARTITIONS)?;
     let first = appended.appended_ms.first().copied().unwrap_or_default() + WARM_UP.as_millis() as i64;
     appended.appended_ms.retain(|ms| *ms >= first);

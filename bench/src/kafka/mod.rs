@@ -1,5 +1,6 @@
-//! k1 and k2: orders out of a real Kafka broker and payments into it, exactly once, beside a hand-written loop without
-//! transactions; and what cannot be told per CPU-second: latency, recovery, and whether a commit stops the flow.
+//! k1 and k2: orders out of a real Kafka broker and payments into it, exactly once, beside a hand-written loop
+//! without transactions (k1's for both: k2's state has no hand-written twin); and what cannot be told per CPU-second:
+//! latency, recovery, and whether a commit stops the flow.
 //!
 //!     cargo run --release -p tidegate-bench -- k1 --rounds 3
 //!     cargo run --release -p tidegate-bench -- k2

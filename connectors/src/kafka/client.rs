@@ -88,7 +88,8 @@ const PRODUCER: &[(&str, &str)] =
 /// Nobody sees a record before its transaction is committed, and a drain waits for nothing that lingers. So there is
 /// time for larger requests. With 5 ms a partition soon has the five requests under way that an idempotent producer
 /// may have, and librdkafka's thread, which has more to send and may not, runs in circles: a fifth of the whole cost.
-/// A request that is full goes at once, and is full before the writers wait for room (see `writer`).
+/// A request that is full goes at once; with up to three partitions it is full before the writers wait for room (see
+/// `writer`), with more of them it is the lingering that sends.
 const TRANSACTIONAL: &[(&str, &str)] = &[("linger.ms", "10"), ("batch.num.messages", "4000")];
 /// Those that read and write say every 5 s how they are, or retries would be seen by nobody who has not asked before.
 /// It takes a few microseconds for each partition and broker every time, and of a producer the addition to a
@@ -253,8 +254,8 @@ impl Kafka {
                 let what = format!("Kafka at {:?} refuses this client ({reason})", self.servers());
                 return Err(self.failed(&what, &error));
             }
-            if self.failed("", &last).kind() != Kind::Unavailable {
-                break;
+            if !is_passing(&last) {
+                return Err(self.failed(&format!("Kafka at {:?} refuses what it is asked", self.servers()), &last));
             }
         }
         Err(self.unreachable(&last, client.context().heard().map(|(_, reason)| reason)))
@@ -262,16 +263,12 @@ impl Kafka {
 
     /// That nobody answers at the servers that the settings name.
     fn unreachable(&self, error: &KafkaError, reason: Option<String>) -> Error {
-        let (servers, limit, reason) = (self.servers(), CONTACT.as_secs(), reason.unwrap_or_default());
-        let text =
-            format!("Kafka does not answer at kafka.bootstrap.servers = {servers:?} within {limit} s ({reason})");
-        let base = self.failed(&text, error);
-        match base.kind() {
-            Kind::Unavailable => base.hint(
-                "check the address, kafka.security.protocol and kafka.ssl.*, and that a broker runs there; cargo xtask kafka starts one",
-            ),
-            _ => base,
-        }
+        let (servers, limit) = (self.servers(), CONTACT.as_secs());
+        let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+        let text = format!("Kafka does not answer at kafka.bootstrap.servers = {servers:?} within {limit} s{reason}");
+        self.failed(&text, error).hint(
+            "check the address, kafka.security.protocol and kafka.ssl.*, and that a broker runs there; cargo xtask kafka starts one",
+        )
     }
 }
 
@@ -293,6 +290,11 @@ fn code(error: &KafkaError) -> Option<Code> {
         KafkaError::AdminOp(code) => Some(*code),
         other => other.rdkafka_error_code(),
     }
+}
+
+/// Whether an error may be gone the next time: that nobody answers, or not yet.
+pub(super) fn is_passing(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_none_or(|code| meaning(code).0 == Kind::Unavailable)
 }
 
 /// What a code means for whoever gets it, and what there is to do.

@@ -5,8 +5,9 @@
 //!   -> manifest N written (prepared) -> EndTxn: output, state and positions count
 //!   -> a copy of the record into the checkpoint store, for retention
 //! ```
-//! The record names its manifest before that is there. It says nothing as long as its transaction is open, and that is
-//! committed only by who has a permit, which takes the manifest.
+//! The record names its manifest before that is there. It says nothing as long as its transaction is open; only whoever
+//! has a permit commits that, and a permit takes the manifest.
+//!
 //! Materialize's sink is the precedent: the record of progress is *inside* the transaction. So there is no moment at
 //! which output is visible and the checkpoint does not count, or the other way round; nothing that was prepared ever
 //! has to be resumed after a crash (which librdkafka could not do); and a transaction that has timed out costs
@@ -46,9 +47,9 @@ use tidegate_core::{
 };
 
 use super::{
-    client::{CALL, CONTACT, Kafka, Role, blocking},
+    client::{CALL, CONTACT, Kafka, Role, blocking, is_passing},
     events::Events,
-    transactions::{Records, Transactions, fence},
+    transactions::{RecordTemplate, Transactions, fence},
 };
 
 type Boxed<'a, T> = futures::future::BoxFuture<'a, Result<T>>;
@@ -253,11 +254,7 @@ pub(super) fn records(
             Some(Err(KafkaError::PartitionEOF(0))) => return Ok(found),
             // The client looks for its group's coordinator, though it needs none: the group may be forbidden.
             Some(Err(error)) if error.rdkafka_error_code() == Some(Code::GroupAuthorizationFailed) => {}
-            Some(Err(error))
-                if error.rdkafka_error_code().is_none_or(|c| super::client::meaning(c).0 != Kind::Unavailable) =>
-            {
-                return Err(error);
-            }
+            Some(Err(error)) if !is_passing(&error) => return Err(error),
             _ if now() > deadline => return Err(KafkaError::MessageConsumption(Code::OperationTimedOut)),
             _ => {}
         }
@@ -284,14 +281,6 @@ async fn check_owner(store: &CheckpointStore, topic: &str, found: Option<&Commit
 }
 
 impl KafkaCommitPoint {
-    /// What the records of this attempt are, as far as its transactions do not know. All sinks say the same.
-    pub(super) fn begin(&self, lineage: String) {
-        let (job, attempt, ids) = (self.store.job().clone(), self.attempt, self.ids.to_vec());
-        let of = move |epoch| CommitRecord::of(&job, epoch, attempt, &lineage, ids.clone());
-        let key = self.store.job().as_str().to_owned();
-        self.transactions.records(Records { topic: self.topic.clone(), key, of: Box::new(of) });
-    }
-
     async fn copy(&self, record: &CommitRecord) -> Result<()> {
         match StoreCommitPoint::new(self.store.clone()).create(record).await? {
             None => Ok(()),
@@ -304,6 +293,13 @@ impl KafkaCommitPoint {
 }
 
 impl CommitPoint for KafkaCommitPoint {
+    fn begins(&self, lineage: &str) {
+        let (job, attempt, ids) = (self.store.job().clone(), self.attempt, self.ids.to_vec());
+        let (key, lineage) = (job.as_str().to_owned(), lineage.to_owned());
+        let of = move |epoch| CommitRecord::of(&job, epoch, attempt, &lineage, ids.clone());
+        self.transactions.record_by(RecordTemplate { topic: self.topic.clone(), key, of: Box::new(of) });
+    }
+
     fn commit<'a>(&'a self, permit: &'a CommitPermit) -> Boxed<'a, ()> {
         Box::pin(async move {
             kill::point("kafka.commit.begin");

@@ -1,34 +1,44 @@
-//! Kafka in, Kafka out, exactly once.
+//! Kafka in, Kafka out, exactly once. Two ways lead through it.
 //!
-//! In reading order: how clients are made and what their errors mean ([`client`]); how a record is read and
-//! written ([`codec`], [`partition`]); the two places where librdkafka is called by hand (`native`).
-//! [`KafkaSource`] reads partitions as splits, whose positions are in the checkpoint and nowhere else.
-//! [`KafkaSink`] writes into the job's one transaction; what that is, and why nothing is lost or doubled
-//! whatever is killed, is argued in `commit`. What all of them say of themselves while they run is in
-//! `statistics` and `written`.
-pub mod admin;
-pub mod client;
+//! **A record.** `source` lists partitions as splits (`cluster` asks, `start` decides where one begins, `place` is its
+//! name and position); `consumer` fetches for all of them, `health` judges what it sees; `reader` takes one partition's
+//! messages, and a [`codec`], or one of `schemas`, makes records of them. `sink` says what a record becomes,
+//! [`partition`] where it goes; `writer` hands it over, `written` counts it.
+//!
+//! **A barrier.** `writer` cuts; `transactions` puts the commit record behind the output, and drains; `commit` ends the
+//! transaction, and argues why nothing is lost or doubled whatever is killed.
+//!
+//! Under both: [`client`], `producer`, `events`, `statistics`, and `native`, the one module in which librdkafka is
+//! called by hand. Beside them [`admin`], for people.
 mod cluster;
-pub mod codec;
-mod commit;
-mod consumer;
-mod events;
-mod health;
-#[allow(unsafe_code)]
-mod native;
-pub mod partition;
 mod place;
-mod producer;
+mod source;
+mod start;
+
+mod consumer;
+mod health;
+
+pub mod codec;
 mod reader;
 #[cfg(feature = "kafka-schemas")]
 pub mod schemas;
+
+pub mod partition;
 mod sink;
-mod source;
-mod start;
-mod statistics;
-mod transactions;
 mod writer;
 mod written;
+
+mod commit;
+mod transactions;
+
+pub mod client;
+mod events;
+#[allow(unsafe_code)]
+mod native;
+mod producer;
+mod statistics;
+
+pub mod admin;
 
 pub use admin::{Admin, HeldBack, Lag};
 pub use client::Kafka;

@@ -90,11 +90,6 @@ impl Producer {
         self.client.as_ref().map_or(0, |client| client.in_flight_count().max(0) as usize)
     }
 
-    /// How often it has said that something is wrong.
-    pub(super) fn disturbances(&self) -> u64 {
-        self.client.as_ref().map_or(0, |client| client.context().disturbances())
-    }
-
     /// How its client is.
     pub(super) fn figures(&self) -> Vec<Figure> {
         self.client.as_ref().map_or_else(Vec::new, |client| client.context().figures())

@@ -4,8 +4,8 @@
 //! position is behind the last record, and moves on where the queue says that it has come to the partition's end; by
 //! that a reader also knows that it has passed its own end although nothing stands there. The hard case is an error:
 //! librdkafka goes on by itself after most of them, so those are waited for, and it is only the shared clients'
-//! thread that loses patience; but an error behind which it would leave something out fails the attempt. So it is with
-//! a message that cannot be decoded yet: the reader stands before it, and so does its position.
+//! thread that loses patience; but an error behind which it would leave something out fails the attempt. A
+//! message that cannot be decoded *yet* is no error: the reader stands before it, and so does its position.
 use futures::future::BoxFuture;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use serde_json::Value;

@@ -112,7 +112,6 @@ impl<T: Send + 'static, E: Encode<T>> Sink<T> for KafkaSink<T, E> {
             let (producers, transactions) = if self.transactional {
                 let point = context.commits.as_any().downcast::<KafkaCommitPoint>();
                 let point = point.map_err(|_| Error::internal("the job does not commit where its Kafka sink is"))?;
-                point.begin(context.lineage);
                 let transactions = point.transactions.clone();
                 (vec![transactions.lane(0), transactions.lane(1)], Some(transactions))
             } else {

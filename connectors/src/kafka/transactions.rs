@@ -9,6 +9,10 @@
 //! acknowledged ([`Transactions::drained`]). That takes a round trip or two; the commit itself holds nobody up.
 //! A lane's turn comes again only when its transaction has been committed, since the coordinator has one checkpoint
 //! in flight; what fails in between ends the attempt, and all lanes with it.
+//!
+//! The other hard case is a commit that was sent twice: the copy may come late, and commit the lane's *next*
+//! transaction, half-written as it is. Its only sign is how long it took (`SUSPICIOUS`); such a lane gets a new
+//! producer.
 use rdkafka::producer::{BaseRecord, Producer as _};
 use std::{
     collections::BTreeMap,
@@ -39,14 +43,15 @@ pub(super) struct Transactions {
     lanes: [Mutex<Arc<Producer>>; 2],
     writers: AtomicUsize,
     turns: Mutex<Turns>,
-    records: OnceLock<Records>,
+    /// Set by the engine before the first barrier.
+    template: OnceLock<RecordTemplate>,
     past: Mutex<Past>,
     /// The first turn that may be written in: all before it have been drained.
     open: watch::Sender<u64>,
 }
 
 /// What ends each transaction: the record that its epoch is committed.
-pub(super) struct Records {
+pub(super) struct RecordTemplate {
     pub topic: String,
     pub key: String,
     pub of: Box<dyn Fn(Epoch) -> CommitRecord + Send + Sync>,
@@ -102,15 +107,15 @@ impl Transactions {
             lanes: producers.map(Mutex::new),
             writers: AtomicUsize::new(0),
             turns: Mutex::default(),
-            records: OnceLock::new(),
+            template: OnceLock::new(),
             past: Mutex::default(),
             open: watch::Sender::new(0),
         }))
     }
 
     /// Says what is to be recorded: before the first barrier.
-    pub(super) fn records(&self, records: Records) {
-        self.records.get_or_init(|| records);
+    pub(super) fn record_by(&self, template: RecordTemplate) {
+        self.template.get_or_init(|| template);
     }
 
     /// One more writer takes part. All are there before the first barrier.
@@ -142,9 +147,7 @@ impl Transactions {
         let this = self.clone();
         // It reports to those who wait for the turn.
         spawn(async move {
-            let drained = this.complete(turn, epoch).await;
-            kill::point("kafka.sink.drained");
-            match drained {
+            match this.complete(turn, epoch).await {
                 Ok(()) => drop(this.open.send_replace(turn + 1)),
                 Err(error) => {
                     lock(&this.turns).failed.get_or_insert(error);
@@ -175,8 +178,8 @@ impl Transactions {
 
     /// Puts the commit record behind an epoch's output, and waits until all of it is in the log.
     async fn complete(&self, turn: u64, epoch: Epoch) -> Result<()> {
-        let Some(Records { topic, key, of }) = self.records.get() else {
-            return Err(Error::internal("a barrier has come before any sink has recovered"));
+        let Some(RecordTemplate { topic, key, of }) = self.template.get() else {
+            return Err(Error::internal("a barrier has come before the attempt has begun"));
         };
         let (producer, record) = (self.lane(turn), of(epoch));
         let value = record.encode()?;
@@ -186,13 +189,15 @@ impl Transactions {
         })?;
         lock(&self.turns).recorded.insert(epoch, (turn, record));
         kill::point("kafka.sink.recorded");
-        producer.drain().await
+        producer.drain().await?;
+        kill::point("kafka.sink.drained");
+        Ok(())
     }
 
     /// Commits the output of an epoch with its record, after which the lane is ready for its next turn.
     ///
     /// # Errors
-    /// The outcome is unknown: it has to be read back.
+    /// The attempt must end: the outcome is unknown and has to be read back, or the lane is lost.
     pub(super) async fn commit(&self, record: &CommitRecord) -> Result<()> {
         let epoch = record.epoch;
         let Some((turn, sent)) = lock(&self.turns).recorded.remove(&epoch) else {
@@ -202,7 +207,6 @@ impl Transactions {
             return Err(Error::internal(format!("the transaction of epoch {epoch} holds another record: {sent:?}")));
         }
         let producer = self.lane(turn);
-        let disturbed = producer.disturbances();
         let began = now();
         let what = "the commit of the job's transaction has failed, and nobody knows whether it counts";
         producer.clone().call(what, |client| client.commit_transaction(CALL)).await?;
@@ -210,7 +214,7 @@ impl Transactions {
         let took = now().duration_since(began);
         producer.ended();
         lock(&self.past).ended(took);
-        if producer.disturbances() != disturbed || took > SUSPICIOUS {
+        if took > SUSPICIOUS {
             // The request may have been sent twice. A copy that is still on its way would commit the next transaction
             // of this producer, half-written as it is: so there is none.
             let lane = (turn % 2) as usize;

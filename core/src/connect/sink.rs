@@ -63,8 +63,6 @@ pub struct SinkContext {
     pub sink: OperatorId,
     /// The attempt that opens it. Staged parts carry it, so that no zombie writes into its successor's.
     pub attempt: Attempt,
-    /// The lineage of the attempt's checkpoints.
-    pub lineage: String,
     /// The epoch that the attempt starts from, if any: everything staged for later ones by earlier attempts is dead.
     /// It is the newest committed one, unless `checkpoint.from` names another.
     pub restored: Option<Epoch>,

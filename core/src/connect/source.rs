@@ -65,7 +65,8 @@ pub trait Source: Send + Sync + 'static {
     /// be left out, but not the last one. The job goes on and ends whether this succeeds or not.
     ///
     /// # Errors
-    /// Are logged; the next checkpoint tries again.
+    /// Are logged; the next checkpoint tries again. What will never succeed (no right to the group) is for the readers
+    /// to fail with, or nobody would see it.
     fn committed(&self, _positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>> {
         Box::pin(std::future::ready(Ok(())))
     }

@@ -113,6 +113,7 @@ pub(super) async fn begin(
         };
         let start = Start { attempt, lineage, restored, next };
         if seal(&*commits, store.job(), &observed, &start, settings).await? {
+            commits.begins(&start.lineage);
             return Ok((start, commits));
         }
     }
@@ -222,8 +223,8 @@ pub(super) async fn open_sinks(
         let Some(sink) = terminal.sink().cloned() else { continue };
         let committed = start.restored.as_ref().and_then(|m| m.sinks.get(&sink)).cloned().unwrap_or_default();
         let restored = start.restored.as_ref().map(|m| m.epoch);
-        let (job, lineage, commits) = (job.clone(), start.lineage.clone(), commits.clone());
-        let context = SinkContext { job, sink: sink.clone(), attempt: start.attempt, lineage, restored, commits };
+        let (job, commits) = (job.clone(), commits.clone());
+        let context = SinkContext { job, sink: sink.clone(), attempt: start.attempt, restored, commits };
         if let Some(open) = terminal.recover(context, committed).await? {
             opened.insert(sink, open);
         }

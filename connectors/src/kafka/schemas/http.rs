@@ -72,6 +72,9 @@ impl Client {
                 return Err(wrong("url", &format!("= {url:?} needs TLS")).hint("build with the feature kafka-tls"));
             }
         }
+        if !matches!(properties.get("auto.register.schemas"), None | Some("true" | "false")) {
+            return Err(wrong("auto.register.schemas", "is neither true nor false").hint("true is the default"));
+        }
         let timeout = match properties.get("request.timeout.ms").map(str::parse) {
             None => Ok(TIMEOUT_MS),
             Some(Ok(ms)) if ms > 0 => Ok(ms),
@@ -149,8 +152,8 @@ impl Client {
         match (status, answer) {
             (200, Some(answer)) => Ok(Answer::Given(answer)),
             (404, _) if code.is_some_and(|code| (40401..=40499).contains(&code)) => Ok(Answer::Unknown(said)),
-            (409, _) => Ok(Answer::Incompatible(said)),
-            (422, _) => Ok(Answer::Invalid(said)),
+            (409, _) if body.is_some() => Ok(Answer::Incompatible(said)),
+            (422, _) if body.is_some() => Ok(Answer::Invalid(said)),
             (401 | 403, _) => Err(Error::config(format!("the schema registry at {url:?} refuses ({status}): {said}"))
                 .hint("check schema-registry.basic.auth.user.info or bearer.auth.token, and what they may do")),
             (408 | 429 | 500.., _) => Err(away(&format!("{status}, {said}"))),
@@ -204,6 +207,7 @@ mod tests {
             (&[("url", "http://a"), ("basic.auth.user.info", "canary")], "schema-registry.basic.auth.user.info"),
             (&[("url", "http://a"), ("basic.auth.user.info", "a:canary"), ("bearer.auth.token", "canary")], "both"),
             (&[("url", "http://a"), ("request.timeout.ms", "soon")], "schema-registry.request.timeout.ms"),
+            (&[("url", "http://a"), ("auto.register.schemas", "flase")], "schema-registry.auto.register.schemas"),
         ] {
             let error = made(properties).map(drop).unwrap_err();
             assert_eq!(error.kind(), tidegate_core::Kind::Config);

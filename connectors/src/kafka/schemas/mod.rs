@@ -7,7 +7,8 @@
 //! The hard case is a registry that is away when a record with an unknown schema comes. The record is good: it
 //! may be neither skipped nor dead-lettered, and the engine's threads may not wait for HTTP. So the codec says
 //! [`NotDecoded::Yet`](super::NotDecoded) with the request, which is tried again until the registry answers; the reader
-//! stands before the record meanwhile, everything else goes on. What the registry itself denies is undecodable.
+//! stands before the record meanwhile, and event time with it; other partitions are read on. What the registry itself
+//! denies is undecodable.
 mod avro;
 mod http;
 mod proto;

@@ -1,7 +1,7 @@
 //! A schema registry, and what is remembered of it.
 //!
 //! A schema's id means the same for ever, so it is asked for once: clones of a [`Registry`] share what they know, over
-//! attempts too. One request is made at a time; who has waited for it finds the answer. What the registry does
+//! attempts too. Of the schemas that records wait for one is asked for at a time; who has waited for it finds the answer. What the registry does
 //! not know is remembered for a minute only, as a copy of a registry may lag behind. A codec that does not
 //! know a schema gets a future to wait for ([`Registry::schema`]): it tries again until the registry answers, and
 //! gives up after a while.
@@ -305,14 +305,7 @@ impl Registry {
     }
 
     async fn id_of(&self, subject: &str, format: Format, text: &str) -> Result<u32> {
-        let register = match self.properties.get("auto.register.schemas") {
-            None | Some("true") => true,
-            Some("false") => false,
-            Some(other) => {
-                return Err(Error::config(format!("schema-registry.auto.register.schemas = {other:?}"))
-                    .hint("write true or false"));
-            }
-        };
+        let register = self.properties.get("auto.register.schemas") != Some("false");
         let path = format!("/subjects/{}{}", escaped(subject), if register { "/versions" } else { "" });
         let body = json!({ "schema": text, "schemaType": format.name() });
         match self.ask(path, Some(body)).await? {
