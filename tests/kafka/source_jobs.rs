@@ -2,8 +2,6 @@
 //!
 //! That the source itself reads what it should is tested beside it; here is what takes a job: positions that reach
 //! the group before the job ends, partitions that are found while it runs, a run that goes on where one has ended.
-#![cfg(feature = "kafka")]
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real server and the real clock, in a test")]
 use std::{
     collections::BTreeSet,
     time::{Duration, Instant},

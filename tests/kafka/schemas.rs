@@ -3,8 +3,6 @@
 //! The bytes are judged by what the specifications print of them, not by our own codec. The hard cases are those in which
 //! records could be lost: a registry that goes away when a new schema comes, and schemas that change while the
 //! job runs. Starting the two servers takes seconds, so each test has many steps.
-#![cfg(feature = "kafka-schemas")]
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "real servers and the real clock, in a test")]
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{

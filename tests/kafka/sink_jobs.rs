@@ -1,7 +1,5 @@
 //! Whole jobs that write to a real Kafka: what a message is made of, where it goes, and what becomes of records that
 //! cannot be read or written. That nothing is lost or doubled is tested in `kafka_crash`.
-#![cfg(feature = "kafka")]
-#![allow(clippy::unwrap_used, reason = "a test may")]
 use serde::{Deserialize, Serialize};
 use std::{path::Path, time::Duration};
 use tidegate::{

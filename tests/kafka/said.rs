@@ -1,11 +1,10 @@
 //! Everything that a job says or leaves behind, to search it for secrets: what is logged at any level, what a test
 //! adds, and the files below a folder.
-#![allow(clippy::unwrap_used, reason = "a test may")]
 use std::{
     fmt::{Debug, Write as _},
     fs,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 use tracing::{
     Event, Metadata, Subscriber,
@@ -17,11 +16,15 @@ use tracing::{
 pub struct Said(Arc<Mutex<String>>);
 
 impl Said {
-    /// From now on, in the whole process.
+    /// From now on, in the whole process: tests in one hear each other.
     pub fn begin() -> Self {
-        let said = Self::default();
-        tracing::subscriber::set_global_default(said.clone()).unwrap();
-        said
+        static SAID: OnceLock<Said> = OnceLock::new();
+        let begin = || {
+            let said = Self::default();
+            tracing::subscriber::set_global_default(said.clone()).unwrap();
+            said
+        };
+        SAID.get_or_init(begin).clone()
     }
 
     pub fn add(&self, text: &str) {

@@ -3,8 +3,6 @@
 //!
 //! The hard case is the end. Compaction deletes records but no offsets, so behind the last record that is left there
 //! may be nothing but the offsets of others: a reader that waits for the record before the end waits for ever.
-#![cfg(feature = "kafka")]
-#![allow(clippy::unwrap_used, reason = "a test may")]
 use tidegate::{
     Collect, Job, Settings, Stream,
     kafka::{Kafka, Nullable, Utf8},

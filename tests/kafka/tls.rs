@@ -3,10 +3,6 @@
 //! Certificates are made by the JDK's keytool when the test runs: the broker's own, which is also what the client is
 //! to trust, and the client's. The hard case is what is not trusted: it must be told at the start, with the reason,
 //! and no secret may be in anything that is said.
-#![cfg(feature = "kafka-tls")]
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a real server and real processes, in a test")]
-#[path = "support/said.rs"]
-mod said;
 
 use std::{path::Path, process::Command};
 use tidegate::{
@@ -15,7 +11,7 @@ use tidegate::{
 };
 use tidegate_testbed::kafka::{Broker, Isolation, Record};
 
-use said::Said;
+use super::said::Said;
 
 const CANARY: &str = "canary-7f3a";
 

@@ -2,14 +2,10 @@
 //!
 //! A right that is missing is no outage. It is told at the start, with what is missing and what to do, and not tried
 //! again: here a job that were to begin anew would do so a hundred times. SASL PLAIN needs no OpenSSL, so this is the
-//! build that everybody has; what needs it is in `kafka_tls`.
+//! build that everybody has; what needs it is in `tls`.
 //!
 //! The hard case is the secret, which must be in no error, log line, plan or checkpoint, whatever goes wrong: all
 //! passwords here are canaries, and everything that is said or written is searched for them.
-#![cfg(feature = "kafka")]
-#![allow(clippy::unwrap_used, reason = "a test may")]
-#[path = "support/said.rs"]
-mod said;
 
 use std::{path::Path, time::Duration};
 use tidegate::{
@@ -19,7 +15,7 @@ use tidegate::{
 };
 use tidegate_testbed::kafka::{Broker, Isolation, Judge, Record};
 
-use said::Said;
+use super::said::Said;
 
 const CANARY: &str = "canary-7f3a";
 /// Contact, and then some, for a machine that is busy.

@@ -1,12 +1,5 @@
 //! What a job that reads and writes a real Kafka says of itself while it runs: by partition, of its transactions, and
 //! of its clients. Nothing is timed: each figure is waited for.
-#![cfg(feature = "kafka")]
-#![allow(
-    clippy::disallowed_methods,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a real server and the real clock, in a test"
-)]
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
