@@ -225,12 +225,7 @@ async fn schemas_change_while_a_job_runs_and_records_wait_for_a_registry_that_is
     );
 
     // The registry goes, and a third schema comes: nothing is skipped, nothing fails, and checkpoints go on.
-    let third = register(&server, "other-value", TEST, "AVRO");
-    let third = if third == first {
-        register(&server, "other-value", &TEST.replace("\"long\"", "\"int\""), "AVRO")
-    } else {
-        third
-    };
+    let third = register(&server, "other-value", &TEST.replace("\"long\"", "\"int\""), "AVRO");
     server.line().cut();
     judge.produce("avro", &[framed(first, FOO), framed(third, &[2, 0]), framed(first, FOO)]).unwrap();
     assert_eq!(collected("before the third schema", &plain, 1).await, [test(27)]);

@@ -99,9 +99,9 @@ fn test(quick: bool, tls: bool, runner: &[String]) -> Result<(), Failed> {
     if let Err(why) = tidegate_testbed::registry::prepare() {
         println!("== schema registry: tests that start it WILL FAIL: {why}");
     }
-    let kafka = "tidegate/failpoints,tidegate/kafka-schemas";
-    let kafka = if tls { format!("{kafka},tidegate/kafka-tls") } else { kafka.to_owned() };
-    let features = ["--workspace", "--features", &kafka];
+    let tls = if tls { ",tidegate/kafka-tls" } else { "" };
+    let features = format!("tidegate/failpoints,tidegate/kafka-schemas{tls}");
+    let features = ["--workspace", "--features", &features];
     if !quick {
         tools.check_components()?;
         let deny = tools.deny();

@@ -7,7 +7,7 @@ use super::{
     Failed, Run,
     meter::quantile,
     stand::{PARTITIONS, Stand, finish, spawn},
-    work::{Account, Rows, in_euros, kept, order},
+    work::{Account, Rows, in_euros, kept, made_up, numbered},
 };
 use crate::Args;
 
@@ -105,9 +105,8 @@ fn measure(stand: &mut Stand, case: &Case<'_>, input: &str, events: u64, expecte
 /// What has to come out.
 fn answer(workload: &str, events: u64) -> Result<Rows, Failed> {
     let (mut rows, mut bytes, mut sums) = (Rows::default(), Vec::new(), HashMap::<String, (u64, u64)>::new());
-    let parts = PARTITIONS as u64;
     for n in 0..events {
-        let order = order(n % parts, parts, n / parts, 1_700_000_000_000 + n as i64);
+        let (_, order) = numbered(n, made_up(n));
         bytes.clear();
         if workload == "k2" {
             let (count, sum_cents) = sums.entry(order.user.clone()).or_default();

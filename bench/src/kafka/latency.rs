@@ -16,7 +16,7 @@ use super::{
     meter::quantile,
     sleep,
     stand::{PARTITIONS, Stand, finish, spawn},
-    work::{Payment, in_euros, kept, order},
+    work::{Payment, in_euros, kept, numbered},
 };
 use crate::Args;
 
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     eprintln!("{} s at {PER_SECOND} orders a second", events / PER_SECOND);
     let servers = run.at.clone();
     let reading = {
-        let expected = (0..events).filter(|n| kept(in_euros(numbered(*n, 0))).is_some()).count();
+        let expected = (0..events).filter(|n| kept(in_euros(numbered(*n, 0).1)).is_some()).count();
         let (servers, output) = (servers.clone(), output.clone());
         thread::spawn(move || read(&servers, &output, expected))
     };
@@ -69,11 +69,6 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     Ok(())
 }
 
-fn numbered(n: u64, ts: i64) -> super::work::Order {
-    let parts = PARTITIONS as u64;
-    order(n % parts, parts, n / parts, ts)
-}
-
 fn wall_us() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }
@@ -85,8 +80,8 @@ fn produce(servers: &str, topic: &str, events: u64) -> Result<(), Failed> {
         let due = (began.elapsed().as_secs_f64() * PER_SECOND as f64) as u64;
         let now = wall_us();
         for n in sent..due.min(events) {
-            let order = numbered(n, now);
-            writer.write((n % PARTITIONS as u64) as i32, |bytes| serde_json::to_writer(bytes, &order))?;
+            let (partition, order) = numbered(n, now);
+            writer.write(partition, |bytes| serde_json::to_writer(bytes, &order))?;
         }
         sent = due.min(events);
         writer.hand_over()?;

@@ -15,7 +15,7 @@ use super::{
     meter::quantile,
     sleep,
     stand::{PARTITIONS, Stand, spawn},
-    work::order,
+    work::{made_up, numbered},
 };
 use crate::Args;
 
@@ -90,11 +90,11 @@ fn wall_ms() -> i64 {
 
 fn produce(servers: &str, topic: &str, over: &AtomicBool) -> Result<(), Failed> {
     let mut writer = Writer::new(servers, topic, 1)?;
-    let (parts, mut n) = (PARTITIONS as u64, 0);
+    let mut n = 0;
     while !over.load(Relaxed) {
         for _ in 0..BURST {
-            let order = order(n % parts, parts, n / parts, 0);
-            writer.write((n % parts) as i32, |bytes| serde_json::to_writer(bytes, &order))?;
+            let (partition, order) = numbered(n, made_up(n));
+            writer.write(partition, |bytes| serde_json::to_writer(bytes, &order))?;
             n += 1;
         }
         writer.hand_over()?;

@@ -9,7 +9,7 @@ use tidegate_testbed::kafka::Broker;
 use super::{
     Failed, Run,
     batches::{Reader, Writer},
-    work::{Rows, order},
+    work::{Rows, made_up, numbered},
 };
 
 /// Of the orders, and of what comes out where nothing else is asked for.
@@ -50,10 +50,9 @@ impl Stand {
     pub fn fill(&self, topic: &str, events: u64) -> Result<(), Failed> {
         eprintln!("writing {events} orders");
         let mut writer = Writer::new(self.servers(), topic, 5)?;
-        let parts = PARTITIONS as u64;
         for n in 0..events {
-            let order = order(n % parts, parts, n / parts, 1_700_000_000_000 + n as i64);
-            writer.write((n % parts) as i32, |bytes| serde_json::to_writer(bytes, &order))?;
+            let (partition, order) = numbered(n, made_up(n));
+            writer.write(partition, |bytes| serde_json::to_writer(bytes, &order))?;
             if writer.buffered() == 1024 {
                 writer.hand_over()?;
             }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::hash::{BuildHasher, Hash};
 
+use super::stand::PARTITIONS;
+
 /// An order, about 100 bytes of JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
@@ -36,10 +38,21 @@ pub const USERS: u64 = 100_000;
 
 /// The order number `n` of a partition. A user is in one partition, so that the running counts of k2 do not depend on
 /// who is read first.
-pub fn order(partition: u64, partitions: u64, n: u64, ts: i64) -> Order {
+fn order(partition: u64, partitions: u64, n: u64, ts: i64) -> Order {
     let h = mix(partition << 48 | n);
     let user = (h >> 8) % (USERS / partitions) * partitions + partition;
     Order { user: format!("customer-{user:09}"), item: 1_000_000 + (h >> 20) % 1_000_000, price_cents: h >> 44, ts }
+}
+
+/// The order number `n` of all, in the partition whose turn it is.
+pub fn numbered(n: u64, ts: i64) -> (i32, Order) {
+    let partitions = PARTITIONS as u64;
+    ((n % partitions) as i32, order(n % partitions, partitions, n / partitions, ts))
+}
+
+/// Where nobody asks when an order was sent.
+pub fn made_up(n: u64) -> i64 {
+    1_700_000_000_000 + n as i64
 }
 
 fn mix(n: u64) -> u64 {

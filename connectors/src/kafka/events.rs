@@ -87,7 +87,7 @@ impl Events {
 
     /// The first fault stands: those after it follow from it. But that the producer has been fenced explains more
     /// than that its messages were purged.
-    pub(super) fn failed(&self, error: KafkaError) {
+    pub(super) fn note_fault(&self, error: KafkaError) {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         if fault.is_none() || (is_fenced(&error) && !fault.as_ref().is_some_and(is_fenced)) {
             *fault = Some(error);
@@ -121,7 +121,7 @@ impl ClientContext for Events {
     fn error(&self, error: KafkaError, reason: &str) {
         self.disturbances.fetch_add(1, Relaxed);
         if is_fenced(&error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            self.failed(error.clone());
+            self.note_fault(error.clone());
         }
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)
@@ -151,7 +151,7 @@ impl ProducerContext for Events {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            self.failed(error.clone());
+            self.note_fault(error.clone());
         }
     }
 }

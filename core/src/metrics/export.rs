@@ -9,7 +9,7 @@ use tidegate_checkpoint::figure::{Figure, FigureValue};
 use super::snapshot::JobMetrics;
 use crate::runtime::supervise::Shared;
 
-/// Hands the job's figures to whatever exporter the program has installed through the `metrics` facade.
+/// What `report_progress` calls, and the end of the job.
 pub(crate) fn export(shared: &Shared) {
     let job = shared.job.to_string();
     let snapshot = JobMetrics::of(shared);

@@ -38,9 +38,7 @@ impl Settings {
         self.proxied = true;
         self
     }
-}
 
-impl Settings {
     /// One more way in, for [`Broker::listener`](super::Broker::listener): its name, which is also that of its
     /// settings (`listener.name.NAME.…`), and its protocol: `SASL_PLAINTEXT`, `SSL` or `SASL_SSL`.
     #[must_use]

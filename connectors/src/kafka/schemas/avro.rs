@@ -141,7 +141,7 @@ impl<T: DeserializeOwned + Send + 'static> Decode for Avro<T> {
     fn decode(&self, message: &Message<'_>) -> Result<T, NotDecoded> {
         let (id, mut datum) = wire::split(value(message)?)?;
         let mut readers = locked(&self.readers);
-        if readers.len() >= REMEMBERED_MAX {
+        if readers.len() >= REMEMBERED_MAX && !readers.contains_key(&id) {
             readers.clear();
         }
         let reader = match readers.entry(id) {
