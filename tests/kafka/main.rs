@@ -13,6 +13,7 @@ mod metrics;
 mod said;
 #[cfg(feature = "kafka-schemas")]
 mod schemas;
+mod sink_faults;
 mod sink_jobs;
 mod source_jobs;
 #[cfg(feature = "kafka-tls")]

@@ -11,6 +11,7 @@ use super::{
     client::{CALL, CONTACT, Kafka, Role, blocking},
     commit::{commits_topic, ids, records},
     events::Events,
+    producer::PartitionCounts,
     transactions::fence,
 };
 
@@ -87,7 +88,7 @@ impl Admin {
     pub async fn abort_open(&self, job: &str) -> Result<()> {
         let named = self.commit_records(job).await?.pop().map(|record| record.transactional_ids);
         for id in named.unwrap_or_else(|| ids(job).to_vec()) {
-            fence(&self.0, &id, CALL).await?;
+            fence(&self.0, &id, CALL, &PartitionCounts::default()).await?;
         }
         Ok(())
     }
@@ -100,8 +101,8 @@ impl Admin {
     pub async fn forget(&self, job: &str) -> Result<()> {
         let topic = commits_topic(&JobId::new(job)?);
         let [id, other] = ids(job);
-        fence(&self.0, &other, CALL).await?;
-        let producer = fence(&self.0, &id, CALL).await?;
+        fence(&self.0, &other, CALL, &PartitionCounts::default()).await?;
+        let producer = fence(&self.0, &id, CALL, &PartitionCounts::default()).await?;
         let (key, what) = (job.to_owned(), "the job cannot be forgotten");
         producer.clone().learn(&topic).await?;
         producer

@@ -83,8 +83,12 @@ const CONSUMER: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "16384"),
 ];
 /// The queue has no bound of its own: writers wait by theirs (see the sink).
-const PRODUCER: &[(&str, &str)] =
-    &[("linger.ms", "5"), ("compression.codec", "lz4"), ("queue.buffering.max.messages", "0")];
+const PRODUCER: &[(&str, &str)] = &[
+    ("linger.ms", "5"),
+    ("compression.codec", "lz4"),
+    ("queue.buffering.max.messages", "0"),
+    ("queue.buffering.max.kbytes", "2097151"),
+];
 /// Nobody sees a record before its transaction is committed, and a drain waits for nothing that lingers. So there is
 /// time for larger requests. With 5 ms a partition soon has the five requests under way that an idempotent producer
 /// may have, and librdkafka's thread, which has more to send and may not, runs in circles: a fifth of the whole cost.
@@ -113,6 +117,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("topic.auto.offset.reset", "a vanished position must not be skipped silently: say where to start on the source"),
     ("enable.partition.eof", "the source says whether it ends"),
     ("queue.buffering.max.messages", "what is in flight has a bound already, which a drain before a commit depends on"),
+    ("queue.buffering.max.kbytes", "what is in flight has a bound already, which a drain before a commit depends on"),
     ("partitioner", "the sink chooses the partition, as Kafka's Java client does; say partition_by on the sink"),
     ("retry.backoff.ms", "by how long a commit has taken the sink tells whether it may have been sent twice"),
     ("retry.backoff.max.ms", "by how long a commit has taken the sink tells whether it may have been sent twice"),

@@ -49,6 +49,7 @@ use tidegate_core::{
 use super::{
     client::{CALL, CONTACT, Kafka, Role, blocking, is_passing},
     events::Events,
+    producer::PartitionCounts,
     transactions::{RecordTemplate, Transactions, fence},
 };
 
@@ -104,13 +105,14 @@ async fn open(kafka: &Kafka, CommitContext { store, attempt, interval }: CommitC
     let named = found.iter().flat_map(|record| record.transactional_ids.iter().cloned());
     let all: BTreeSet<String> = named.chain(ids.iter().cloned()).collect();
     // Side by side: each takes a step of half a second after a crash.
-    let fenced = futures::future::try_join_all(all.iter().map(|id| fence(kafka, id, timeout))).await?;
+    let counts = PartitionCounts::default();
+    let fenced = futures::future::try_join_all(all.iter().map(|id| fence(kafka, id, timeout, &counts))).await?;
     kill::point("kafka.recover.fenced");
     let mut mine = all.iter().zip(fenced).filter(|(id, _)| ids.contains(id)).map(|(_, producer)| producer);
     let (Some(first), Some(second)) = (mine.next(), mine.next()) else {
         return Err(Error::internal("a producer has gone missing while it was fenced"));
     };
-    let transactions = Transactions::begin(kafka, ids.clone(), timeout, [first, second]).await?;
+    let transactions = Transactions::begin(kafka, ids.clone(), timeout, [first, second], counts).await?;
     let latest = readers.latest(true).await?;
     for producer in [transactions.lane(0), transactions.lane(1)] {
         producer.learn(&topic).await?;
@@ -304,7 +306,11 @@ impl CommitPoint for KafkaCommitPoint {
         Box::pin(async move {
             kill::point("kafka.commit.begin");
             let record = CommitRecord { transactional_ids: self.ids.to_vec(), ..permit.record().clone() };
-            self.transactions.commit(&record).await?;
+            if let Some(lane) = self.transactions.commit(&record).await? {
+                // A process that was stopped in the middle of a commit takes long for it too.
+                still_newest(&self.store, self.attempt).await?;
+                self.transactions.replace(lane).await?;
+            }
             self.copy(&record).await?;
             kill::point("kafka.commit.copied");
             Ok(())

@@ -56,6 +56,10 @@ impl Drop for Serving {
     }
 }
 
+/// How many partitions topics have, by name, as whoever asked first was told. Producers that write for one job share
+/// it: a topic that grows meanwhile must not have other partitions for one of them, or a key would go to and fro.
+pub(super) type PartitionCounts = Arc<Mutex<BTreeMap<String, i32>>>;
+
 pub(super) struct Producer {
     kafka: Kafka,
     /// `None` only while it is dropped.
@@ -67,18 +71,22 @@ pub(super) struct Producer {
     /// When its transaction came into being at the broker, with the first record, in milliseconds since it was made,
     /// and one; 0: there is none.
     opened_ms: AtomicU64,
-    /// Topics whose partitions it knows, and how many those are. A handle of each is kept, so that it goes on to.
-    topics: Mutex<BTreeMap<String, (Topic, i32)>>,
+    /// Topics whose partitions it knows. A handle of each is kept, so that it goes on to.
+    topics: Mutex<BTreeMap<String, Topic>>,
+    counts: PartitionCounts,
+    /// About how many bytes a message has, lately.
+    message_bytes: AtomicU64,
 }
 
 impl Producer {
-    pub(super) fn new(kafka: &Kafka, role: &Role<'_>) -> Result<Arc<Self>> {
+    pub(super) fn new(kafka: &Kafka, role: &Role<'_>, counts: PartitionCounts) -> Result<Arc<Self>> {
         let client = Arc::new(kafka.client(role)?);
         let serving = Some(serve(&client)?);
         let transactional = matches!(role, Role::Transactional { .. });
         let (kafka, client) = (kafka.clone(), Some(client));
         let (made, opened_ms, topics) = (now(), AtomicU64::new(0), Mutex::default());
-        Ok(Arc::new(Self { kafka, client, serving, transactional, made, opened_ms, topics }))
+        let message_bytes = AtomicU64::new(0);
+        Ok(Arc::new(Self { kafka, client, serving, transactional, made, opened_ms, topics, counts, message_bytes }))
     }
 
     fn client(&self) -> Result<&Arc<BaseProducer<Events>>> {
@@ -86,8 +94,22 @@ impl Producer {
     }
 
     /// Messages that have been handed over and not acknowledged.
-    pub(super) fn in_flight(&self) -> usize {
+    fn in_flight(&self) -> usize {
         self.client.as_ref().map_or(0, |client| client.in_flight_count().max(0) as usize)
+    }
+
+    /// Whether fewer messages are in flight, and about fewer bytes. What librdkafka does not tell is how many bytes
+    /// those are; it is taken for too many rather than for too few.
+    pub(super) fn has_less(&self, messages: usize, bytes: u64) -> bool {
+        let in_flight = self.in_flight();
+        in_flight < messages && (in_flight as u64).saturating_mul(self.message_bytes.load(Relaxed)) < bytes
+    }
+
+    /// So much is handed over.
+    pub(super) fn handed(&self, messages: usize, bytes: usize) {
+        let average = (bytes / messages.max(1)) as u64;
+        let lately = self.message_bytes.load(Relaxed);
+        self.message_bytes.store(average.max(lately - lately / 8), Relaxed);
     }
 
     /// How its client is.
@@ -197,10 +219,25 @@ impl Producer {
             // In this order: what metadata says of a topic that the client has no handle of is forgotten.
             let handle = Topic::new(client, &name).map_err(failed)?;
             let count = fetch(client, &name, now() + CONTACT).map_err(failed)?;
-            self.topics().insert(name, (handle, i32::try_from(count).unwrap_or(i32::MAX)));
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.entry(name.clone()).or_insert(i32::try_from(count).unwrap_or(i32::MAX));
+            drop(counts);
+            self.topics().insert(name, handle);
             Ok(())
         })
         .await
+    }
+
+    /// Makes the client know what another one does, whose place it takes.
+    ///
+    /// # Errors
+    /// As `learn`.
+    pub(super) async fn learn_as(self: &Arc<Self>, other: &Self) -> Result<()> {
+        let names: Vec<_> = other.topics().keys().cloned().collect();
+        for name in names {
+            self.clone().learn(&name).await?;
+        }
+        Ok(())
     }
 
     /// A handle of a topic whose partitions are known, and their number.
@@ -208,12 +245,16 @@ impl Producer {
     /// # Errors
     /// As librdkafka.
     pub(super) fn topic(&self, name: &str) -> Result<Option<(Topic, i32)>> {
-        let Some(count) = self.topics().get(name).map(|(_, count)| *count) else { return Ok(None) };
+        if !self.topics().contains_key(name) {
+            return Ok(None);
+        }
+        let count = self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        let Some(count) = count else { return Ok(None) };
         let topic = Topic::new(self.client()?, name).map_err(|e| self.failed("a topic cannot be opened", &e))?;
         Ok(Some((topic, count)))
     }
 
-    fn topics(&self) -> MutexGuard<'_, BTreeMap<String, (Topic, i32)>> {
+    fn topics(&self) -> MutexGuard<'_, BTreeMap<String, Topic>> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -239,7 +280,10 @@ fn fetch(client: &BaseProducer<Events>, topic: &str, deadline: Instant) -> Resul
 /// it may be this job's own next attempt that did it, and only the store knows.
 pub(super) fn fenced(what: &str) -> Error {
     Error::new(Kind::Unavailable, format!("{what}: a newer producer with this job's transactional id has taken over"))
-        .hint("if another process runs this job, let one of them go on; if another job has the same name, rename one")
+        .hint(
+            "if another process runs this job, let one of them go on; if another job has the same name, rename one; if \
+             neither, the transaction has timed out: checkpoint more often, or raise kafka.transaction.timeout.ms",
+        )
 }
 
 /// Dropping a producer waits for what is in flight to be given up: not on the engine's threads. What it has begun is

@@ -115,7 +115,7 @@ impl<T: Send + 'static, E: Encode<T>> Sink<T> for KafkaSink<T, E> {
                 let transactions = point.transactions.clone();
                 (vec![transactions.lane(0), transactions.lane(1)], Some(transactions))
             } else {
-                (vec![Producer::new(&self.kafka, &Role::Producer)?], None)
+                (vec![Producer::new(&self.kafka, &Role::Producer, Arc::default())?], None)
             };
             if self.layout.topic.is_none() {
                 for producer in &producers {

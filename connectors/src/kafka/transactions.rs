@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use super::{
     client::{CALL, Kafka, RETRY, Role},
-    producer::Producer,
+    producer::{PartitionCounts, Producer},
 };
 
 /// Both producers, and whose turn it is.
@@ -40,6 +40,7 @@ pub(super) struct Transactions {
     kafka: Kafka,
     ids: [String; 2],
     timeout: Duration,
+    counts: PartitionCounts,
     lanes: [Mutex<Arc<Producer>>; 2],
     writers: AtomicUsize,
     turns: Mutex<Turns>,
@@ -82,8 +83,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Makes a producer that has fenced every older one of this id, and aborted what that had begun.
-pub(super) async fn fence(kafka: &Kafka, id: &str, timeout: Duration) -> Result<Arc<Producer>> {
-    let producer = Producer::new(kafka, &Role::Transactional { id, timeout })?;
+pub(super) async fn fence(
+    kafka: &Kafka,
+    id: &str,
+    timeout: Duration,
+    counts: &PartitionCounts,
+) -> Result<Arc<Producer>> {
+    let producer = Producer::new(kafka, &Role::Transactional { id, timeout }, counts.clone())?;
     let what = format!("an older producer with the job's transactional id {id:?} cannot be fenced");
     producer.clone().call(what, |client| client.init_transactions(CALL)).await?;
     Ok(producer)
@@ -96,6 +102,7 @@ impl Transactions {
         ids: [String; 2],
         timeout: Duration,
         producers: [Arc<Producer>; 2],
+        counts: PartitionCounts,
     ) -> Result<Arc<Self>> {
         for producer in &producers {
             begin(producer).await?;
@@ -104,6 +111,7 @@ impl Transactions {
             kafka: kafka.clone(),
             ids,
             timeout,
+            counts,
             lanes: producers.map(Mutex::new),
             writers: AtomicUsize::new(0),
             turns: Mutex::default(),
@@ -194,11 +202,12 @@ impl Transactions {
         Ok(())
     }
 
-    /// Commits the output of an epoch with its record, after which the lane is ready for its next turn.
+    /// Commits the output of an epoch with its record, after which the lane is ready for its next turn; but where it
+    /// returns the lane, that has to be replaced first.
     ///
     /// # Errors
     /// The attempt must end: the outcome is unknown and has to be read back, or the lane is lost.
-    pub(super) async fn commit(&self, record: &CommitRecord) -> Result<()> {
+    pub(super) async fn commit(&self, record: &CommitRecord) -> Result<Option<usize>> {
         let epoch = record.epoch;
         let Some((turn, sent)) = lock(&self.turns).recorded.remove(&epoch) else {
             return Err(Error::internal(format!("no output of epoch {epoch} has been drained")));
@@ -217,16 +226,26 @@ impl Transactions {
         if took > SUSPICIOUS {
             // The request may have been sent twice. A copy that is still on its way would commit the next transaction
             // of this producer, half-written as it is: so there is none.
-            let lane = (turn % 2) as usize;
-            let fresh = fence(&self.kafka, &self.ids[lane], self.timeout).await?;
-            begin(&fresh).await?;
-            // Both at once for who asks for figures, or the producer would be counted twice.
-            let mut past = lock(&self.past);
-            past.recycled(lane, &producer);
-            *lock(&self.lanes[lane]) = fresh;
-            return Ok(());
+            return Ok(Some((turn % 2) as usize));
         }
-        begin(&producer).await
+        begin(&producer).await.map(|()| None)
+    }
+
+    /// Gives a lane, whose transaction is over, a new producer, which fences the one it had. To be called by whoever is
+    /// sure that the job is still his: it would fence a successor too.
+    ///
+    /// # Errors
+    /// The attempt must end: the lane is lost.
+    pub(super) async fn replace(&self, lane: usize) -> Result<()> {
+        let old = lock(&self.lanes[lane]).clone();
+        let fresh = fence(&self.kafka, &self.ids[lane], self.timeout, &self.counts).await?;
+        fresh.learn_as(&old).await?;
+        begin(&fresh).await?;
+        // Both at once for who asks for figures, or the producer would be counted twice.
+        let mut past = lock(&self.past);
+        past.recycled(lane, &old);
+        *lock(&self.lanes[lane]) = fresh;
+        Ok(())
     }
 
     /// Of the transactions, and of both clients.

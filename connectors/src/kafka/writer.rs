@@ -33,8 +33,12 @@ use super::{
 /// times as many a commit takes twice as long, with no gain in throughput; with 20,000 it takes 3 ms more.
 const IN_FLIGHT_MAX: usize = 14_000;
 const IN_FLIGHT_LOW: usize = 10_000;
-/// Bytes and messages in the buffer: it is handed over at the first, and the engine waits at the second.
+/// And bytes, about.
+const BYTES_IN_FLIGHT_MAX: u64 = 64 << 20;
+const BYTES_IN_FLIGHT_LOW: u64 = 48 << 20;
+/// Messages and bytes in the buffer: it is handed over at either of the first, and the engine waits at the second.
 const BATCH: usize = 512;
+const BATCH_BYTES: usize = 1 << 20;
 const BUFFERED_MAX: usize = 4 << 20;
 const BUFFERED_COUNT_MAX: usize = 16_384;
 /// How often a writer that waits for room looks.
@@ -81,7 +85,7 @@ pub struct KafkaWriter<T, E> {
 }
 
 /// A partition that is chosen when the record is handed over.
-const LATER: i32 = -1;
+const LATER: i32 = i32::MIN;
 
 impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
     pub(super) fn new(
@@ -120,8 +124,9 @@ impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
         loop {
             if let Some(waiting) = &mut self.waiting {
                 let waited = waiting.as_mut().poll(cx);
-                // Behind a barrier there is no hurry, while there is room.
-                if waited.is_pending() && !self.buffer.is_full() {
+                // Behind a barrier there is no hurry, while there is room: nobody sees it before the next one.
+                let is_patient = matches!(self.route, Route::Transactions { .. });
+                if waited.is_pending() && is_patient && !self.buffer.is_full() {
                     self.producer.check()?;
                     return Poll::Ready(Ok(()));
                 }
@@ -137,10 +142,10 @@ impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
             } else if let Some(topic) = self.buffer.unknown(&self.producer)? {
                 let producer = self.producer.clone();
                 self.waiting = Some(Box::pin(async move { producer.learn(&topic).await }));
-            } else if self.producer.in_flight() >= IN_FLIGHT_MAX {
+            } else if !self.producer.has_less(IN_FLIGHT_MAX, BYTES_IN_FLIGHT_MAX) {
                 let producer = self.producer.clone();
                 self.waiting = Some(Box::pin(async move {
-                    while producer.in_flight() > IN_FLIGHT_LOW {
+                    while !producer.has_less(IN_FLIGHT_LOW, BYTES_IN_FLIGHT_LOW) {
                         producer.check()?;
                         sleep(LOOK_EVERY).await;
                     }
@@ -207,6 +212,7 @@ impl Buffer {
     /// Hands everything over. All topics must be known.
     fn hand_over(&mut self, producer: &Producer) -> Result<()> {
         producer.check()?;
+        producer.handed(self.count, self.bytes.len());
         for outbox in self.outboxes.iter_mut().filter(|o| !o.spans.is_empty()) {
             outbox.hand_over(producer, &self.bytes, &self.written)?;
         }
@@ -257,7 +263,8 @@ impl Outbox {
                 return Err(Error::user(format!(
                     "partition_by has chosen partition {} of topic {:?}, which has {partitions}",
                     span.partition, self.name
-                )));
+                ))
+                .hint("choose one from 0 to below the number that it is given"));
             }
             self.tally.add(span.partition, span.end - span.start);
         }
@@ -334,10 +341,10 @@ impl<T: Send + 'static, E: Encode<T>> SinkWriter<T> for KafkaWriter<T, E> {
         outbox.spans.push(Span { partition, key_end, start, end, tombstone });
         buffer.count += 1;
         self.written += (end - start) as u64;
-        let much = self.buffer.count >= BATCH && self.waiting.is_none();
+        let much = (self.buffer.count >= BATCH || self.buffer.bytes.len() >= BATCH_BYTES) && self.waiting.is_none();
         if much
             && self.is_open()
-            && self.producer.in_flight() < IN_FLIGHT_MAX
+            && self.producer.has_less(IN_FLIGHT_MAX, BYTES_IN_FLIGHT_MAX)
             && self.buffer.unknown(&self.producer)?.is_none()
         {
             self.buffer.hand_over(&self.producer)?;
