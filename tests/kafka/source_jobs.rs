@@ -4,6 +4,7 @@
 //! the group before the job ends, partitions that are found while it runs, a run that goes on where one has ended.
 use std::{
     collections::BTreeSet,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use tidegate::{
@@ -124,4 +125,54 @@ async fn a_job_outlasts_its_broker() {
     let began = Instant::now();
     handle.stop().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+/// A partition that is found before the first checkpoint is read from its beginning, whatever the job begins with. An
+/// attempt that fails then must not make its successor begin at the end of it, as with those that were there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_was_found_before_the_first_checkpoint_is_not_lost_with_the_attempt() {
+    let broker = Broker::start().unwrap();
+    let judge = broker.judge().unwrap();
+    judge.create_topic("in", 1, &[]).unwrap();
+    let (folder, out, kafka) = (tempfile::tempdir().unwrap(), Collect::new(), Kafka::at(broker.bootstrap()));
+    let mut settings = settings(folder.path());
+    settings.checkpoint.interval = Duration::from_secs(600);
+    let seen = Arc::new(Mutex::new(Vec::<String>::new()));
+    let times = |text: &str| seen.lock().unwrap().iter().filter(|seen| *seen == text).count();
+    let eyes = seen.clone();
+    let job = Job::new("found", settings);
+    job.source("in", kafka.source("in", Utf8).from(Start::Latest).discover_every(Duration::from_millis(50)))
+        .inspect(move |text: &String| {
+            let mut seen = eyes.lock().unwrap();
+            seen.push(text.clone());
+            let fails = text == "fail" && seen.iter().filter(|text| *text == "fail").count() == 1;
+            drop(seen);
+            assert!(!fails, "as it should");
+        })
+        .sink("out", out.clone());
+    let handle = job.start().unwrap();
+    let until = async |what: &str, holds: &dyn Fn() -> bool| {
+        for _ in 0..6_000 {
+            if holds() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never: {what}; {:?}", handle.status());
+    };
+    // It is at the end of partition 0 when it sees what is written there from now on.
+    let reads = || {
+        judge.produce("in", &[Record::value("here").to(0)]).unwrap();
+        times("here") > 0
+    };
+    until("it reads", &reads).await;
+    judge.add_partitions("in", 2).unwrap();
+    until("another partition", &|| judge.offsets("in").is_ok_and(|o| o.len() == 2)).await;
+    judge.produce("in", &[Record::value("new").to(1)]).unwrap();
+    until("what is new", &|| times("new") == 1).await;
+    judge.produce("in", &[Record::value("fail").to(0)]).unwrap();
+    until("the next attempt comes to the same", &|| times("fail") == 2).await;
+    until("and to what was new", &|| times("new") == 2).await;
+    handle.stop().await.unwrap();
+    assert_eq!(out.take().iter().filter(|text| *text == "new").count(), 1);
 }

@@ -290,7 +290,8 @@ fn open<C: Decode>(
     opening: Opening,
 ) -> Result<KafkaReader<C>> {
     let place = Place::parse(&split.id)?;
-    let begins = matches!(opening, Opening::Job);
+    // Also what was found later: for an attempt that begins with nothing it has been there from the start.
+    let begins = matches!(opening, Opening::Job | Opening::New);
     let opening = match locked(&share.begun).get(&place) {
         Some(begun) if begins => Opening::Saved(begun.clone()),
         _ => opening,
