@@ -5,8 +5,9 @@
 //! cargo run --release --features kafka --example kafka_windows -- --fill 100000
 //! cargo run --release --features kafka --example kafka_windows
 //! ```
-//! `--fill N` writes N clicks first, some of them a little late. The topic `clicks-per-minute` should be made with
-//! `cleanup.policy=compact`; a click that comes later than the watermark allows, but within an hour, corrects the count.
+//! `--fill N` writes N clicks first, some of them a little late. Run it from the repository: it reads the job file of
+//! `kafka_to_kafka`. The last minute stays open until clicks of a later one come. The topic `clicks-per-minute` is
+//! better made with `cleanup.policy=compact`, so that the broker drops what has been corrected; a click that comes later than the watermark allows, but within an hour, corrects the count.
 use serde::{Deserialize, Serialize};
 use std::{process::ExitCode, time::Duration};
 use tidegate::{
