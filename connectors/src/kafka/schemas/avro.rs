@@ -19,6 +19,7 @@ use tidegate_core::{Error, Result};
 
 use super::{
     super::codec::{Decode, Encode, Message, NotDecoded, value},
+    depth::Depth,
     registry::{Format, REMEMBERED_MAX, Registry, locked, subject},
     wire,
 };
@@ -42,15 +43,20 @@ pub struct Avro<T> {
     /// The text that was given, and what it says.
     schema: Option<(Arc<str>, Arc<Result<Parsed>>)>,
     subject: Option<Arc<str>>,
-    readers: Mutex<HashMap<u32, GenericSingleObjectReader>>,
-    writers: Arc<Mutex<HashMap<u32, Writer>>>,
+    readers: Mutex<HashMap<u32, Reader>>,
     /// What this one writes with, once it is prepared.
     writer: Option<Writer>,
     records: PhantomData<fn() -> T>,
 }
 
+struct Reader {
+    reader: GenericSingleObjectReader,
+    depth: Option<Depth>,
+}
+
+/// What writes with one schema; the registry keeps it.
 #[derive(Clone, Copy)]
-struct Writer {
+pub(super) struct Writer {
     head: [u8; wire::HEAD],
     writer: &'static GenericDatumWriter<'static>,
 }
@@ -63,7 +69,6 @@ impl<T> Avro<T> {
             schema: None,
             subject: None,
             readers: Mutex::default(),
-            writers: Arc::default(),
             writer: None,
             records: PhantomData,
         }
@@ -88,21 +93,17 @@ impl<T> Avro<T> {
     fn check(&self) -> Result<()> {
         self.schema.as_ref().map_or(Ok(()), |(_, parsed)| parsed.as_ref().as_ref().map(drop).map_err(Error::clone))
     }
+}
 
-    /// The writer for a schema, made once.
-    fn writer(&self, id: u32, text: &str) -> Result<Writer> {
+impl Writer {
+    fn new(id: u32, text: &str) -> Result<Self> {
         let failed =
             |e| Error::config(format!("schema {id} cannot be written with")).caused_by(e).hint("mend the schema");
-        let mut writers = locked(&self.writers);
-        if let Some(writer) = writers.get(&id) {
-            return Ok(*writer);
-        }
-        // Kept for ever: a writer borrows its schema, and there is one for each schema that the job writes with.
+        // Kept for ever, since a writer borrows its schema: one for each schema that is written with, as all codecs and
+        // attempts with one registry share it.
         let schema: &'static Parsed = Box::leak(Box::new(Parsed::parse_str(text).map_err(failed)?));
         let made = GenericDatumWriter::builder(schema).build().map_err(failed)?;
-        let writer = Writer { head: wire::head(id), writer: Box::leak(Box::new(made)) };
-        writers.insert(id, writer);
-        Ok(writer)
+        Ok(Self { head: wire::head(id), writer: Box::leak(Box::new(made)) })
     }
 }
 
@@ -114,7 +115,6 @@ impl<T> Clone for Avro<T> {
             schema: self.schema.clone(),
             subject: self.subject.clone(),
             readers: Mutex::default(),
-            writers: self.writers.clone(),
             writer: self.writer,
             records: PhantomData,
         }
@@ -149,7 +149,10 @@ impl<T: DeserializeOwned + Send + 'static> Decode for Avro<T> {
             std::collections::hash_map::Entry::Vacant(new) => new.insert(reader(&self.registry, id)?),
         };
         let undecodable = |e| format!("with schema {id}: {e}");
-        let mut record = reader.read_value(&mut datum).map_err(undecodable)?;
+        if let Some(depth) = &reader.depth {
+            depth.check(datum, self.schema.is_some()).map_err(|why| format!("with schema {id}: {why}"))?;
+        }
+        let mut record = reader.reader.read_value(&mut datum).map_err(undecodable)?;
         if !datum.is_empty() {
             return Err(format!("{} bytes are left behind what schema {id} describes", datum.len()).into());
         }
@@ -161,12 +164,14 @@ impl<T: DeserializeOwned + Send + 'static> Decode for Avro<T> {
     }
 }
 
-fn reader(registry: &Registry, id: u32) -> Result<GenericSingleObjectReader, NotDecoded> {
+fn reader(registry: &Registry, id: u32) -> Result<Reader, NotDecoded> {
     let schema = registry.schema(id)?;
-    let parsed = Parsed::parse_str(schema.of(Format::Avro)?).map_err(|e| format!("schema {id}: {e}"))?;
+    let failed = |e| format!("schema {id}: {e}");
+    let parsed = Parsed::parse_str(schema.of(Format::Avro)?).map_err(failed)?;
+    let depth = Depth::of(&parsed).map_err(failed)?;
     // What stands before the record has been read.
     let reader = GenericSingleObjectReader::builder().schema(parsed).header(Vec::new()).build();
-    reader.map_err(|e| format!("schema {id}: {e}").into())
+    Ok(Reader { reader: reader.map_err(failed)?, depth })
 }
 
 impl<T: Serialize + 'static> Encode<T> for Avro<T> {
@@ -178,7 +183,7 @@ impl<T: Serialize + 'static> Encode<T> for Avro<T> {
             let text = ready.schema.as_ref().map(|(text, _)| text.to_string());
             let schema = ready.registry.to_write(subject?, Format::Avro, text).await?;
             let text = schema.of(Format::Avro).map_err(|why| Error::config(why).hint("name another subject"))?;
-            ready.writer = Some(ready.writer(schema.id, text)?);
+            ready.writer = Some(ready.registry.avro_writer(schema.id, || Writer::new(schema.id, text))?);
             Ok(ready)
         })
     }

@@ -1,7 +1,7 @@
 //! The registry over HTTP: one request and one answer, which blocks.
 //!
-//! Each of the registry's addresses is asked in turn, until one answers. The hard case is what an answer means: a
-//! registry that is busy, or a proxy before it, is away for now and asked again later; credentials that are refused
+//! Each of the registry's addresses is asked in turn, until one knows the answer: a copy may lag behind. The hard case
+//! is what an answer means: a registry that is busy, or a proxy before it, is away for now and asked again later; credentials that are refused
 //! and a path that no registry has are the job file's fault; and only what the registry itself says of a schema is
 //! about that schema. Were a mistyped path taken for a schema that does not exist, good records would be skipped.
 use base64::Engine as _;
@@ -106,14 +106,19 @@ impl Client {
     /// [`Kind::Unavailable`](tidegate_core::Kind): nobody answers, or not now. `Config`: who answers is no registry, or
     /// refuses the credentials.
     pub fn ask(&self, path: &str, body: Option<&Value>) -> Result<Answer> {
-        let mut away = None;
+        let (mut unknown, mut away) = (None, None);
         for url in &self.urls {
             match self.ask_at(url, path, body) {
+                Ok(Answer::Unknown(said)) => unknown = unknown.or(Some(Answer::Unknown(said))),
                 Err(error) if error.kind() == tidegate_core::Kind::Unavailable => away = away.or(Some(error)),
                 answered => return answered,
             }
         }
-        Err(away.unwrap_or_else(|| Error::internal("the schema registry has no address")))
+        match (unknown, away) {
+            (Some(unknown), _) => Ok(unknown),
+            (None, Some(away)) => Err(away),
+            (None, None) => Err(Error::internal("the schema registry has no address")),
+        }
     }
 
     fn ask_at(&self, url: &str, path: &str, body: Option<&Value>) -> Result<Answer> {

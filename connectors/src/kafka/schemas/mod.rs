@@ -2,7 +2,7 @@
 //!
 //! In reading order: what stands before the bytes of a record (`wire`); the registry over HTTP (`http`), and
 //! what is remembered of it (`registry`); the two formats (`avro`, with schemas that name others in
-//! `references`; `protobuf`, with the names in a schema's text in `proto`).
+//! `references` and records that are too deep in `depth`; `protobuf`, with the names in a schema's text in `proto`).
 //!
 //! The hard case is a registry that is away when a record with an unknown schema comes. The record is good: it
 //! may be neither skipped nor dead-lettered, and the engine's threads may not wait for HTTP. So the codec says
@@ -10,6 +10,7 @@
 //! stands before the record meanwhile, and event time with it; other partitions are read on. What the registry itself
 //! denies is undecodable.
 mod avro;
+mod depth;
 mod http;
 mod proto;
 mod protobuf;

@@ -3,7 +3,12 @@
 //!
 //! The hard case is what only looks like one: in comments and strings, a field that is called `message`, braces of
 //! enums, services and options. A `group` of proto2 is a message. The entries of a map field are messages to
-//! `protoc`, but not in the text, and are not counted, as Confluent's Java does not.
+//! `protoc`, but not in the text, and are not counted, as Confluent's Java does not. Nothing here calls itself, and a
+//! message deeper than any that could be read is passed over: its place and name grow with the depth, so that a text of
+//! nothing but opened messages would take its length squared in memory.
+
+/// Messages in messages that a record may have, by `prost`; `protoc` takes fewer.
+const NESTED_MAX: usize = 100;
 
 /// The full name of every message, with its place: the index of the outermost one in the file, and so on.
 pub(super) fn messages(text: &str) -> Vec<(Vec<u32>, String)> {
@@ -23,7 +28,7 @@ pub(super) fn messages(text: &str) -> Vec<(Vec<u32>, String)> {
             "message" if next(2) == "{" => coming = Some(next(1)),
             "group" if next(2) == "=" => coming = Some(next(1)),
             "{" => {
-                let message = coming.take().map(|name| {
+                let message = coming.take().filter(|_| open.len() < NESTED_MAX).map(|name| {
                     let around = open.iter_mut().rev().find_map(Option::as_mut);
                     let (mut place, prefix, count) = match around {
                         Some((place, name, count)) => (place.clone(), name.as_str(), count),
@@ -130,5 +135,6 @@ mod tests {
         for text in ["", "{", "}", "message", "message A {", "\"", "/*", "message é { }}}", "'\\", "package"] {
             let _ = messages(text);
         }
+        assert_eq!(messages(&"message A {".repeat(100_000)).len(), NESTED_MAX);
     }
 }

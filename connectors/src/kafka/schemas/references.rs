@@ -4,8 +4,14 @@
 //! The hard case is the namespace. A name without a dot is of the namespace that it stands in, and so would be
 //! a type that is moved: it takes its own along. And only the first name becomes the type, those behind it stay
 //! names, as a type may be said but once.
+//!
+//! Schemas that name each other in a long row would be nested deeper than the stack is: it ends where no parser of
+//! JSON would follow.
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+
+/// Levels of a JSON text at most; a deeper one is refused by whoever parses it, here `serde_json`.
+const LEVELS_MAX: usize = 128;
 
 /// The schema, with everything in it that it names of `named`, in any order.
 pub(super) fn inline(text: &str, named: &[String]) -> Result<String, String> {
@@ -18,7 +24,7 @@ pub(super) fn inline(text: &str, named: &[String]) -> Result<String, String> {
         types.insert(name, Value::Object(schema));
     }
     let mut schema = parse(text)?;
-    put(&mut schema, "", &mut types);
+    put(&mut schema, "", &mut types, LEVELS_MAX);
     Ok(schema.to_string())
 }
 
@@ -36,25 +42,26 @@ fn full(name: &str, namespace: &str) -> String {
     if namespace.is_empty() || name.contains('.') { name.to_owned() } else { format!("{namespace}.{name}") }
 }
 
-fn put(schema: &mut Value, namespace: &str, types: &mut BTreeMap<String, Value>) {
+fn put(schema: &mut Value, namespace: &str, types: &mut BTreeMap<String, Value>, left: usize) {
+    let Some(below) = left.checked_sub(1) else { return };
     match schema {
         Value::String(name) => {
             if let Some(named) = types.remove(&full(name, namespace)).or_else(|| types.remove(name)) {
                 *schema = named;
-                put(schema, namespace, types);
+                put(schema, namespace, types, left);
             }
         }
-        Value::Array(union) => union.iter_mut().for_each(|of| put(of, namespace, types)),
+        Value::Array(union) => union.iter_mut().for_each(|of| put(of, namespace, types, below)),
         Value::Object(schema) => {
             let namespace = own_name(schema, namespace).map_or_else(|| namespace.to_owned(), |(_, own)| own);
             for part in ["type", "items", "values"] {
                 if let Some(part) = schema.get_mut(part) {
-                    put(part, &namespace, types);
+                    put(part, &namespace, types, below);
                 }
             }
             for field in schema.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten() {
                 if let Some(of) = field.get_mut("type") {
-                    put(of, &namespace, types);
+                    put(of, &namespace, types, below);
                 }
             }
         }
@@ -87,5 +94,16 @@ mod tests {
         }
         assert!(parsed.contains(r#"["null","crm.User"]"#), "{parsed}");
         assert!(inline(order, &["3".into()]).is_err());
+    }
+
+    #[test]
+    fn a_long_row_of_names_is_no_schema_and_ends_no_process() {
+        let named: Vec<String> = (0..10_000)
+            .map(|n| {
+                format!(r#"{{"type": "record", "name": "T{n}", "fields": [{{"name": "f", "type": "T{}"}}]}}"#, n + 1)
+            })
+            .collect();
+        let whole = inline(r#"{"type": "array", "items": "T0"}"#, &named).unwrap();
+        assert!(Schema::parse_str(&whole).is_err());
     }
 }

@@ -1,10 +1,13 @@
 //! A schema registry, and what is remembered of it.
 //!
 //! A schema's id means the same for ever, so it is asked for once: clones of a [`Registry`] share what they know, over
-//! attempts too. Of the schemas that records wait for one is asked for at a time; who has waited for it finds the answer. What the registry does
-//! not know is remembered for a minute only, as a copy of a registry may lag behind. A codec that does not
-//! know a schema gets a future to wait for ([`Registry::schema`]): it tries again until the registry answers, and
-//! gives up after a while.
+//! attempts too. Of the schemas that records wait for one is asked for at a time; who has waited for it finds the
+//! answer. A codec that does not know a schema gets a future to wait for ([`Registry::schema`]): it tries again until
+//! the registry answers, and gives up after a while.
+//!
+//! The hard case is a registry that says it does not know a schema. A copy of it may lag behind, and were it believed
+//! at once, good records would be skipped. So every address is asked, several times over two seconds; then it is
+//! believed, for a minute only. The price: each id that does not exist costs two seconds, once a minute.
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::{
@@ -21,6 +24,7 @@ use tidegate_core::{
 
 use super::{
     super::codec::NotDecoded,
+    avro,
     http::{Answer, Client},
     references,
 };
@@ -28,6 +32,9 @@ use super::{
 /// Schemas that are remembered; then all are forgotten and asked for again.
 pub(super) const REMEMBERED_MAX: usize = 1_000;
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
+/// How often a registry says that it does not know a schema before it is believed, and the pause between.
+const UNKNOWN_TIMES: u32 = 3;
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(5);
 /// Schemas that one schema names, and those name, at most.
 const REFERENCES_MAX: usize = 200;
@@ -59,6 +66,8 @@ struct Shared {
     /// Schemas that are written with, by subject and text, and subjects that have been looked at.
     written: Mutex<BTreeMap<(String, Option<String>), Arc<Schema>>>,
     looked_at: Mutex<BTreeSet<String>>,
+    /// By the schema's id.
+    avro_writers: Mutex<HashMap<u32, avro::Writer>>,
     /// Held by whoever asks.
     asking: tokio::sync::Mutex<()>,
 }
@@ -173,12 +182,12 @@ impl Registry {
         schemas.insert(id, known);
     }
 
-    /// Asks for a schema until there is an answer.
+    /// Asks for a schema until there is an answer that can be believed.
     fn fetched(&self, id: u32) -> BoxFuture<'static, Result<()>> {
         let registry = self.clone();
         Box::pin(async move {
-            let (began, mut pause) = (now(), *PAUSE.start());
-            let _one = registry.shared.asking.lock().await;
+            let (began, mut pause, mut denied) = (now(), *PAUSE.start(), 0);
+            let mut one = registry.shared.asking.lock().await;
             loop {
                 if registry.known(id).is_some() {
                     return Ok(());
@@ -190,6 +199,13 @@ impl Registry {
                         }
                         sleep(pause).await;
                         pause = (pause * 2).min(*PAUSE.end());
+                    }
+                    Ok(Known::Unknown(..)) if denied + 1 < UNKNOWN_TIMES => {
+                        denied += 1;
+                        // The registry is there: who waits for another schema is not held up by this one.
+                        drop(one);
+                        sleep(UNKNOWN_PAUSE).await;
+                        one = registry.shared.asking.lock().await;
                     }
                     answered => {
                         let known = answered.map_err(|e| e.at(format!("schema {id}")))?;
@@ -302,6 +318,17 @@ impl Registry {
         };
         locked(&self.shared.written).insert(key, schema.clone());
         Ok(schema)
+    }
+
+    /// The Avro writer for a schema, made once.
+    pub(super) fn avro_writer(&self, id: u32, new: impl FnOnce() -> Result<avro::Writer>) -> Result<avro::Writer> {
+        let mut writers = locked(&self.shared.avro_writers);
+        if let Some(writer) = writers.get(&id) {
+            return Ok(*writer);
+        }
+        let writer = new()?;
+        writers.insert(id, writer);
+        Ok(writer)
     }
 
     async fn id_of(&self, subject: &str, format: Format, text: &str) -> Result<u32> {
