@@ -4,10 +4,14 @@
 //! the group before the job ends, partitions that are found while it runs, a run that goes on where one has ended.
 use std::{
     collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tidegate::{
-    Collect, Job, JobMetrics, Settings, Stream,
+    Collect, Job, JobMetrics, RestartStrategy, Settings, Stream,
     kafka::{Kafka, Start, Utf8},
 };
 use tidegate_testbed::kafka::{Broker, End, Record};
@@ -97,6 +101,45 @@ async fn jobs_read_follow_and_go_on() {
     let handle = follow();
     assert_eq!(collected(&out, 10).await, (5000..5010).collect());
     handle.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_came_before_the_first_checkpoint_outlasts_its_attempt() {
+    let broker = Broker::start().unwrap();
+    let (judge, kafka) = (broker.judge().unwrap(), Kafka::at(broker.bootstrap()));
+    judge.create_topic("orders", 1, &[]).unwrap();
+    judge.produce("orders", &records(0..5, 1)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    settings.checkpoint.interval = Duration::from_secs(600);
+    settings.restart.strategy = RestartStrategy::FixedDelay;
+    settings.restart.max_restarts = 1;
+    let (out, job) = (Collect::new(), Job::new("latest", settings));
+    let seen = Arc::new(AtomicUsize::new(0));
+    let source = kafka.source("orders", Utf8).from(Start::Latest).discover_every(Duration::from_millis(100));
+    let count = seen.clone();
+    job.source("orders", source)
+        .inspect(move |_: &String| assert_ne!(count.fetch_add(1, Relaxed), 9, "the tenth fails the first attempt"))
+        .sink("out", out.clone());
+    let handle = job.start().unwrap();
+    let lag_is_known = async || {
+        while lag(&handle.metrics()) != Some(0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), lag_is_known()).await.unwrap();
+    judge.add_partitions("orders", 2).unwrap();
+    while judge.offsets("orders").is_ok_and(|o| o.len() < 2) {}
+    judge.produce("orders", &records(5..15, 2)).unwrap();
+    let all_again = async || {
+        while seen.load(Relaxed) < 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let all_again = tokio::time::timeout(Duration::from_secs(20), all_again()).await;
+    assert!(all_again.is_ok(), "seen {} of 20: records of the new partition are lost", seen.load(Relaxed));
+    handle.stop().await.unwrap();
+    assert_eq!(collected(&out, 10).await, (5..15).collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]
