@@ -78,9 +78,12 @@ async fn drain<C: Decode>(reader: &mut KafkaReader<C>) -> Result<Vec<C::Item>> {
     }
 }
 
+/// For records of long ago: half a minute after it has begun, a broker looks for what is older than a week.
+const FOR_EVER: (&str, &str) = ("retention.ms", "-1");
+
 /// Two partitions of plain, aborted and committed records, with headers and keys; partition 1 ends in an abort.
 fn mixed(topic: &str) {
-    judge().create_topic(topic, 2, &[]).unwrap();
+    judge().create_topic(topic, 2, &[FOR_EVER]).unwrap();
     let some = |from: u32, partition: i32| -> Vec<Record> {
         (from..from + 3)
             .map(|n| {
@@ -176,7 +179,7 @@ async fn what_is_available_now_ends_before_an_open_transaction_and_stays_so_over
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_begins_where_it_is_told() {
-    judge().create_topic("begin", 1, &[]).unwrap();
+    judge().create_topic("begin", 1, &[FOR_EVER]).unwrap();
     let records: Vec<_> = (0..10).map(|n| Record::value(n.to_string()).to(0).at(1_700_000_000_000 + n)).collect();
     judge().produce("begin", &records).unwrap();
     judge().commit_offsets("begin-group", "begin", &[(0, 7)]).unwrap();
