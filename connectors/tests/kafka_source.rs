@@ -78,9 +78,12 @@ async fn drain<C: Decode>(reader: &mut KafkaReader<C>) -> Result<Vec<C::Item>> {
     }
 }
 
+/// For records of long ago: half a minute after it has begun, a broker looks for what is older than a week.
+const FOR_EVER: (&str, &str) = ("retention.ms", "-1");
+
 /// Two partitions of plain, aborted and committed records, with headers and keys; partition 1 ends in an abort.
 fn mixed(topic: &str) {
-    judge().create_topic(topic, 2, &[]).unwrap();
+    judge().create_topic(topic, 2, &[FOR_EVER]).unwrap();
     let some = |from: u32, partition: i32| -> Vec<Record> {
         (from..from + 3)
             .map(|n| {
@@ -176,7 +179,7 @@ async fn what_is_available_now_ends_before_an_open_transaction_and_stays_so_over
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_begins_where_it_is_told() {
-    judge().create_topic("begin", 1, &[]).unwrap();
+    judge().create_topic("begin", 1, &[FOR_EVER]).unwrap();
     let records: Vec<_> = (0..10).map(|n| Record::value(n.to_string()).to(0).at(1_700_000_000_000 + n)).collect();
     judge().produce("begin", &records).unwrap();
     judge().commit_offsets("begin-group", "begin", &[(0, 7)]).unwrap();
@@ -233,6 +236,32 @@ async fn new_partitions_and_topics_are_found_and_read_from_their_beginning() {
     drop((new, old));
     judge().produce("grow-a", &values(7..8)).unwrap();
     assert_eq!(take(&mut again, 1).await.unwrap().0, ["7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_come_since_the_job_began_is_read_from_its_beginning_by_every_attempt() {
+    judge().create_topic("since", 1, &[]).unwrap();
+    judge().produce("since", &values(0..3)).unwrap();
+    let source = kafka().source("since", Utf8).from(Start::Latest);
+    assert_eq!(ids(&source).await, ["since/0"]);
+    let old = source.open(split("since/0"), None).await.unwrap();
+    judge().add_partitions("since", 3).unwrap();
+    while judge().offsets("since").is_ok_and(|o| o.len() < 3) {}
+    judge().produce("since", &[3, 4, 5].map(|n: i32| Record::value(n.to_string()).to(n - 3))).unwrap();
+    let mut new = source.open_new(split("since/1")).await.unwrap();
+    assert_eq!(take(&mut new, 1).await.unwrap().0, ["4"]);
+    // Before the first checkpoint; this attempt has found one of the new ones, and the other it has not.
+    drop((old, new));
+    assert_eq!(ids(&source).await, ["since/0", "since/1", "since/2"]);
+    for (id, text) in [("since/0", "3"), ("since/1", "4"), ("since/2", "5")] {
+        let mut reader = source.open(split(id), None).await.unwrap();
+        let taken = tokio::time::timeout(Duration::from_secs(10), take(&mut reader, 1)).await;
+        assert_eq!(taken.unwrap_or_else(|_| panic!("nothing in {id}")).unwrap().0, [text]);
+    }
+    // What the attempt before has read is not passed over when it has been deleted since.
+    judge().delete_records("since", 1, 1).unwrap();
+    let error = source.open(split("since/1"), None).await.err().unwrap();
+    assert_eq!(error.kind(), Kind::Corrupt, "{error}");
 }
 
 /// A position behind the fifth of ten records.
@@ -347,6 +376,20 @@ async fn what_is_not_there_is_told_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_may_be_named_twice_and_not_be_named_what_none_can_be() {
+    judge().create_topic("twice", 1, &[]).unwrap();
+    assert_eq!(ids(&kafka().source_of(["twice", "twice"], Utf8)).await, ["twice/0"]);
+    let long = "x".repeat(250);
+    for name in ["", ".", "..", "a b", "a/b", "\u{fc}", "a\0b", &long] {
+        for source in [kafka().source(name, Utf8), kafka().source_matching(name, Utf8)] {
+            let error = source.discover().await.unwrap_err();
+            assert_eq!(error.kind(), Kind::Config, "{error}");
+            assert!(error.to_string().contains("no topic can have the name"), "{error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn positions_are_committed_to_the_group_for_those_who_watch() {
     mixed("watched");
     let source = kafka().source("watched", Utf8).group("watchers").available_now();
@@ -399,4 +442,27 @@ async fn a_broker_that_dies_and_comes_back_is_waited_for() {
     broker.kill();
     let error = tokio::time::timeout(Duration::from_secs(45), take(&mut reader, 1)).await.unwrap().err().unwrap();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_waits_for_topics_waits_also_for_its_broker() {
+    let mut broker = Broker::start().unwrap();
+    let source = Kafka::at(broker.bootstrap()).source_matching("x-*", Utf8).discover_every(Duration::from_millis(100));
+    let hasty = source.clone().give_up_after(Duration::from_secs(5));
+    assert!(ids(&source).await.is_empty() && ids(&hasty).await.is_empty());
+    broker.kill();
+    let late = source.clone();
+    let (found, given_up, late) = tokio::join!(source.discover(), hasty.discover(), late.discover());
+    assert_eq!(found.unwrap(), [], "nothing is new meanwhile");
+    for error in [given_up.unwrap_err(), late.expect_err("a job that starts is told at once")] {
+        assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    }
+    broker.restart().unwrap();
+    broker.judge().unwrap().create_topic("x-a", 1, &[]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while ids(&source).await.is_empty() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((ids(&source).await, ids(&hasty).await), (vec!["x-a/0".to_owned()], vec!["x-a/0".to_owned()]));
 }

@@ -4,11 +4,14 @@
 //! the group before the job ends, partitions that are found while it runs, a run that goes on where one has ended.
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tidegate::{
-    Collect, Job, JobMetrics, Settings, Stream,
+    Collect, Job, JobMetrics, RestartStrategy, Settings, Stream,
     kafka::{Kafka, Start, Utf8},
 };
 use tidegate_testbed::kafka::{Broker, End, Record};
@@ -101,6 +104,45 @@ async fn jobs_read_follow_and_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_came_before_the_first_checkpoint_outlasts_its_attempt() {
+    let broker = Broker::start().unwrap();
+    let (judge, kafka) = (broker.judge().unwrap(), Kafka::at(broker.bootstrap()));
+    judge.create_topic("orders", 1, &[]).unwrap();
+    judge.produce("orders", &records(0..5, 1)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = settings(folder.path());
+    settings.checkpoint.interval = Duration::from_secs(600);
+    settings.restart.strategy = RestartStrategy::FixedDelay;
+    settings.restart.max_restarts = 1;
+    let (out, job) = (Collect::new(), Job::new("latest", settings));
+    let seen = Arc::new(AtomicUsize::new(0));
+    let source = kafka.source("orders", Utf8).from(Start::Latest).discover_every(Duration::from_millis(100));
+    let count = seen.clone();
+    job.source("orders", source)
+        .inspect(move |_: &String| assert_ne!(count.fetch_add(1, Relaxed), 9, "the tenth fails the first attempt"))
+        .sink("out", out.clone());
+    let handle = job.start().unwrap();
+    let lag_is_known = async || {
+        while lag(&handle.metrics()) != Some(0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), lag_is_known()).await.unwrap();
+    judge.add_partitions("orders", 2).unwrap();
+    while judge.offsets("orders").is_ok_and(|o| o.len() < 2) {}
+    judge.produce("orders", &records(5..15, 2)).unwrap();
+    let all_again = async || {
+        while seen.load(Relaxed) < 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let all_again = tokio::time::timeout(Duration::from_secs(20), all_again()).await;
+    assert!(all_again.is_ok(), "seen {} of 20: records of the new partition are lost", seen.load(Relaxed));
+    handle.stop().await.unwrap();
+    assert_eq!(collected(&out, 10).await, (5..15).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_outlasts_its_broker() {
     let mut broker = Broker::start().unwrap();
     let kafka = Kafka::at(broker.bootstrap());
@@ -125,54 +167,4 @@ async fn a_job_outlasts_its_broker() {
     let began = Instant::now();
     handle.stop().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
-}
-
-/// A partition that is found before the first checkpoint is read from its beginning, whatever the job begins with. An
-/// attempt that fails then must not make its successor begin at the end of it, as with those that were there.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_was_found_before_the_first_checkpoint_is_not_lost_with_the_attempt() {
-    let broker = Broker::start().unwrap();
-    let judge = broker.judge().unwrap();
-    judge.create_topic("in", 1, &[]).unwrap();
-    let (folder, out, kafka) = (tempfile::tempdir().unwrap(), Collect::new(), Kafka::at(broker.bootstrap()));
-    let mut settings = settings(folder.path());
-    settings.checkpoint.interval = Duration::from_secs(600);
-    let seen = Arc::new(Mutex::new(Vec::<String>::new()));
-    let times = |text: &str| seen.lock().unwrap().iter().filter(|seen| *seen == text).count();
-    let eyes = seen.clone();
-    let job = Job::new("found", settings);
-    job.source("in", kafka.source("in", Utf8).from(Start::Latest).discover_every(Duration::from_millis(50)))
-        .inspect(move |text: &String| {
-            let mut seen = eyes.lock().unwrap();
-            seen.push(text.clone());
-            let fails = text == "fail" && seen.iter().filter(|text| *text == "fail").count() == 1;
-            drop(seen);
-            assert!(!fails, "as it should");
-        })
-        .sink("out", out.clone());
-    let handle = job.start().unwrap();
-    let until = async |what: &str, holds: &dyn Fn() -> bool| {
-        for _ in 0..6_000 {
-            if holds() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never: {what}; {:?}", handle.status());
-    };
-    // It is at the end of partition 0 when it sees what is written there from now on.
-    let reads = || {
-        judge.produce("in", &[Record::value("here").to(0)]).unwrap();
-        times("here") > 0
-    };
-    until("it reads", &reads).await;
-    judge.add_partitions("in", 2).unwrap();
-    until("another partition", &|| judge.offsets("in").is_ok_and(|o| o.len() == 2)).await;
-    judge.produce("in", &[Record::value("new").to(1)]).unwrap();
-    until("what is new", &|| times("new") == 1).await;
-    judge.produce("in", &[Record::value("fail").to(0)]).unwrap();
-    until("the next attempt comes to the same", &|| times("fail") == 2).await;
-    until("and to what was new", &|| times("new") == 2).await;
-    handle.stop().await.unwrap();
-    assert_eq!(out.take().iter().filter(|text| *text == "new").count(), 1);
 }

@@ -70,6 +70,9 @@ pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// Who cannot be reached within this when a job starts is not there.
 pub(super) const CONTACT: Duration = Duration::from_secs(10);
 
+/// What there is to do about a topic's name that cannot be one.
+pub(super) const NAME: &str = "mend the name: a topic's has 1 to 249 ASCII letters, digits, '.', '_' and '-'";
+
 /// That in steps, since a refusal is heard of only between two.
 const CONTACT_STEPS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(7)];
 const EVENTS: usize = 100;
@@ -306,9 +309,10 @@ pub(super) fn is_passing(error: &KafkaError) -> bool {
 pub(super) fn meaning(code: Code) -> (Kind, Option<&'static str>) {
     use Code::{
         AllBrokersDown, Authentication, BrokerTransportFailure, ClusterAuthorizationFailed, GroupAuthorizationFailed,
-        InvalidTransactionTimeout, MessageSizeTooLarge, NotEnoughReplicas, OperationTimedOut, Resolve, SSL,
-        SaslAuthenticationFailed, TopicAuthorizationFailed, TransactionalIdAuthorizationFailed, UnknownPartition,
-        UnknownTopic, UnknownTopicOrPartition, UnsupportedSASLMechanism,
+        InvalidArgument, InvalidTopic, InvalidTransactionTimeout, MessageSizeTooLarge, NotEnoughReplicas,
+        OperationTimedOut, Resolve, SSL, SaslAuthenticationFailed, TopicAuthorizationFailed,
+        TransactionalIdAuthorizationFailed, UnknownPartition, UnknownTopic, UnknownTopicOrPartition,
+        UnsupportedSASLMechanism,
     };
     match code {
         TopicAuthorizationFailed => (
@@ -336,6 +340,8 @@ pub(super) fn meaning(code: Code) -> (Kind, Option<&'static str>) {
         UnknownTopicOrPartition | UnknownTopic | UnknownPartition => {
             (Kind::Config, Some("create the topic, or mend its name"))
         }
+        InvalidTopic => (Kind::Config, Some(NAME)),
+        InvalidArgument => (Kind::Config, Some("mend the names and numbers that the source or sink is given")),
         MessageSizeTooLarge => (
             Kind::Data,
             Some("raise kafka.message.max.bytes and the topic's max.message.bytes, or write smaller records"),
@@ -386,6 +392,15 @@ mod tests {
         assert!(e.contains("kafka.sasl.passwort.password") && !e.contains("canary"), "{e}");
         let e = Kafka::new(&Settings::default());
         assert!(made(&e).map(drop).unwrap_err().to_string().contains("kafka.bootstrap.servers is not set"));
+    }
+
+    #[test]
+    fn what_can_never_be_is_not_for_the_servers_address_to_mend() {
+        for code in [Code::InvalidTopic, Code::InvalidArgument] {
+            let error = Kafka::at("a:1").failed("t", &KafkaError::MetadataFetch(code));
+            assert!(error.kind() == Kind::Config && error.hint_text().is_some(), "{error}");
+            assert!(!is_passing(&KafkaError::MetadataFetch(code)), "{code}");
+        }
     }
 
     #[test]

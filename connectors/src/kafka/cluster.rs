@@ -9,15 +9,15 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
     topic_partition_list::Offset,
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use tidegate_core::{Error, Result, connect::Split, env::now};
 
 use super::{
-    client::{CALL, CONTACT},
+    client::{CALL, CONTACT, NAME},
     consumer::{Shape, Shared},
     events::Events,
     native,
-    place::{Offsets, Place, matches},
+    place::{Offsets, Place, is_name, matches},
     start::{Ask, Facts, Until},
 };
 
@@ -27,8 +27,21 @@ const GROUP_STEP: Duration = Duration::from_secs(2);
 /// What a source reads.
 #[derive(Clone, Debug)]
 pub(super) enum Topics {
-    Named(Vec<String>),
+    Named(BTreeSet<String>),
     Matching(String),
+}
+
+impl Topics {
+    /// # Errors
+    /// Where there will never be such a topic: of most names that cannot be, librdkafka says no more than that an
+    /// argument is wrong.
+    fn check(&self) -> Result<()> {
+        let wrong = match self {
+            Self::Named(names) => names.iter().find(|name| !is_name(name)),
+            Self::Matching(pattern) => Some(pattern).filter(|pattern| !is_name(&pattern.replace('*', "x"))),
+        };
+        wrong.map_or(Ok(()), |name| Err(Error::config(format!("no topic can have the name {name:?}")).hint(NAME)))
+    }
 }
 
 /// What a partition is; `None`: it is not there.
@@ -128,8 +141,9 @@ pub(super) fn list(topics: &Topics, shape: &Shape, admin: &BaseConsumer<Events>)
 }
 
 fn partitions(topics: &Topics, shape: &Shape, admin: &BaseConsumer<Events>) -> Result<Vec<(String, Vec<i32>)>> {
+    topics.check()?;
     let names = match topics {
-        Topics::Named(names) => names.clone(),
+        Topics::Named(names) => names.iter().cloned().collect(),
         Topics::Matching(pattern) => {
             let all = shape.kafka.contact(admin, |limit| admin.fetch_metadata(None, limit))?;
             let mut names: Vec<_> = all.topics().iter().map(|t| t.name().to_owned()).collect();

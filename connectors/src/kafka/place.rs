@@ -80,6 +80,12 @@ impl Position {
     }
 }
 
+/// Whether a topic can have a name, as Kafka has it.
+pub(super) fn is_name(name: &str) -> bool {
+    let is_legal = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
+    (1..=249).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(is_legal)
+}
+
 /// Whether a name is as a pattern says, in which each `*` stands for any text. Kafka's own topics (`__…`) only where
 /// the pattern says so.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
@@ -125,6 +131,16 @@ mod tests {
         );
         for bad in [json!(null), json!({}), json!({ "offset": "7" }), json!({ "offset": 0.5 })] {
             assert!(Position::parse(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn a_topic_can_have_a_name_that_kafka_allows() {
+        for name in ["a", "...", "__x", "A-1.b_c", &"x".repeat(249)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a b", "a/b", "a*", "\u{fc}", "a\0b", &"x".repeat(250)] {
+            assert!(!is_name(name), "{name}");
         }
     }
 

@@ -14,7 +14,7 @@ use rdkafka::{
 };
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -22,7 +22,7 @@ use std::{
 use tidegate_core::{
     Error, Kind, Result,
     connect::{Figure, Source, Split},
-    env::spawn_thread,
+    env::{Instant, now, spawn_thread},
 };
 use tokio::sync::oneshot;
 
@@ -60,10 +60,20 @@ pub struct KafkaSource<C> {
 #[derive(Default)]
 struct Share {
     clients: Mutex<Weak<Shared>>,
-    listed: Mutex<Vec<Split>>,
+    listed: Mutex<Listed>,
     /// Where the job has begun. An attempt that fails before the first checkpoint must not move that: what has come
-    /// since would be left out.
+    /// since would be left out. To the engine the next attempt begins the job, also with what this one has found.
     begun: Mutex<BTreeMap<Place, Position>>,
+}
+
+/// What there was to read.
+#[derive(Default)]
+struct Listed {
+    /// When the job began: all else has come since.
+    first: Option<BTreeSet<String>>,
+    last: Vec<Split>,
+    /// Since when the cluster has not answered.
+    away: Option<Instant>,
 }
 
 impl Kafka {
@@ -71,7 +81,7 @@ impl Kafka {
     pub fn source<C: Decode>(&self, topic: impl Into<String>, codec: C) -> KafkaSource<C> {
         self.source_of([topic], codec)
     }
-    /// Several topics as one source.
+    /// Several topics as one source. One that is named twice is read once.
     pub fn source_of<C: Decode>(
         &self,
         topics: impl IntoIterator<Item = impl Into<String>>,
@@ -185,6 +195,38 @@ impl Share {
     }
 }
 
+impl Listed {
+    /// What there is to read, after a look that began at a time.
+    ///
+    /// While readers are at work, their clients judge the cluster's health, and nothing is new meanwhile. A source that
+    /// still waits for its first topic has none, and is as patient by itself. In any other case a job is about to start,
+    /// and is told at once.
+    fn after(&mut self, look: Result<Vec<Split>>, began: Instant, read: bool, shape: &Shape) -> Result<Vec<Split>> {
+        let error = match look {
+            Ok(splits) => {
+                self.first.get_or_insert_with(|| splits.iter().map(|split| split.id.clone()).collect());
+                self.last.clone_from(&splits);
+                self.away = None;
+                return Ok(splits);
+            }
+            Err(error) => error,
+        };
+        let away = *self.away.get_or_insert(began);
+        let waits = self.first.is_some() && self.last.is_empty() && shape.terms.until == Until::Never;
+        let patient = error.kind().is_retriable() && now().duration_since(away) < shape.give_up_after;
+        if read || (waits && patient) {
+            tracing::debug!(%error, "no look for new partitions");
+            return Ok(self.last.clone());
+        }
+        Err(error)
+    }
+
+    /// Whether something was not there when the job began.
+    fn is_new(&self, split: &Split) -> bool {
+        self.first.as_ref().is_some_and(|first| !first.contains(&split.id))
+    }
+}
+
 impl<C: Decode> Source for KafkaSource<C> {
     type Item = C::Item;
     type Reader = KafkaReader<C>;
@@ -192,23 +234,12 @@ impl<C: Decode> Source for KafkaSource<C> {
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Split>>> {
         let (topics, shape, share) = (self.topics.clone(), self.shape.clone(), self.share.clone());
         Box::pin(blocking(move || {
-            let live = share.live();
+            let (live, began) = (share.live(), now());
             let listed = match &live {
                 Some(shared) => cluster::list(&topics, &shape, &shared.admin),
                 None => cluster::list(&topics, &shape, &shape.admin()?),
             };
-            match listed {
-                // While readers are at work, their clients judge the cluster's health: nothing is new meanwhile.
-                Err(error) if live.is_some() => {
-                    tracing::debug!(%error, "no look for new partitions");
-                    Ok(locked(&share.listed).clone())
-                }
-                Err(error) => Err(error),
-                Ok(splits) => {
-                    locked(&share.listed).clone_from(&splits);
-                    Ok(splits)
-                }
-            }
+            locked(&share.listed).after(listed, began, live.is_some(), &shape)
         }))
     }
 
@@ -290,11 +321,14 @@ fn open<C: Decode>(
     opening: Opening,
 ) -> Result<KafkaReader<C>> {
     let place = Place::parse(&split.id)?;
-    // Also what was found later: for an attempt that begins with nothing it has been there from the start.
     let begins = matches!(opening, Opening::Job | Opening::New);
-    let opening = match locked(&share.begun).get(&place) {
-        Some(begun) if begins => Opening::Saved(begun.clone()),
-        _ => opening,
+    let opening = match opening {
+        Opening::Job => match locked(&share.begun).get(&place) {
+            Some(begun) => Opening::Saved(begun.clone()),
+            None if locked(&share.listed).is_new(split) => Opening::New,
+            None => Opening::Job,
+        },
+        other => other,
     };
     if let Opening::Saved(position) = &opening
         && shape.terms.until == Until::Now

@@ -123,13 +123,12 @@ fn levels(
         }
         Schema::Ref { name } => {
             let name = name.fully_qualified_name(space);
-            match known.get(&*name) {
-                Some(&levels) => (levels <= left).then_some(levels)?,
-                None => {
-                    let found = levels(names.get(&*name)?, names, name.namespace(), left, known)?;
-                    known.insert(name.into_owned(), found);
-                    found
-                }
+            if let Some(&levels) = known.get(&*name) {
+                (levels <= left).then_some(levels)?
+            } else {
+                let found = levels(names.get(&*name)?, names, name.namespace(), left, known)?;
+                known.insert(name.into_owned(), found);
+                found
             }
         }
         _ => 0,
