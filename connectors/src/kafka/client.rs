@@ -9,7 +9,10 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tidegate_core::{
     Error, Kind, Result, Settings,
     env::spawn_blocking,
@@ -302,7 +305,7 @@ fn code(error: &KafkaError) -> Option<Code> {
 
 /// Whether an error may be gone the next time: that nobody answers, or not yet.
 pub(super) fn is_passing(error: &KafkaError) -> bool {
-    error.rdkafka_error_code().is_none_or(|code| meaning(code).0 == Kind::Unavailable)
+    code(error).is_none_or(|code| meaning(code).0 == Kind::Unavailable)
 }
 
 /// What a code means for whoever gets it, and what there is to do.
@@ -360,6 +363,11 @@ pub(super) fn meaning(code: Code) -> (Kind, Option<&'static str>) {
         }
         _ => (Kind::Unavailable, None),
     }
+}
+
+/// Nothing that is locked here is left half-changed by a panic.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a call that blocks beside the engine.

@@ -112,7 +112,7 @@ async fn open(kafka: &Kafka, CommitContext { store, attempt, interval }: CommitC
     let (Some(first), Some(second)) = (mine.next(), mine.next()) else {
         return Err(Error::internal("a producer has gone missing while it was fenced"));
     };
-    let transactions = Transactions::begin(kafka, ids.clone(), timeout, [first, second], counts).await?;
+    let transactions = Transactions::begin(kafka, ids.clone(), timeout, [first, second]).await?;
     let latest = readers.latest(true).await?;
     for producer in [transactions.lane(0), transactions.lane(1)] {
         producer.learn(&topic).await?;

@@ -19,7 +19,7 @@ use rdkafka::{
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
@@ -34,7 +34,7 @@ use tidegate_core::{
 };
 
 use super::{
-    client::{CONTACT, Kafka, Role},
+    client::{CONTACT, Kafka, Role, lock},
     events::Events,
     health::{Health, Look},
     native::{self, Bell, Queue},
@@ -131,7 +131,7 @@ impl Shared {
     }
 
     fn partitions(&self) -> MutexGuard<'_, BTreeMap<Place, Reading>> {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.partitions)
     }
 
     /// Takes a partition; false: somebody reads it with these clients, or has.
@@ -176,12 +176,12 @@ impl Shared {
         if !self.failed.load(Acquire) {
             return None;
         }
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.fault).clone()
     }
 
     /// Lets all readers fail.
     pub(super) fn fail(&self, error: Error) {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        lock(&self.fault).get_or_insert(error);
         self.failed.store(true, Release);
         for reading in self.partitions().values() {
             if let Reading::Here { bell, .. } = reading {

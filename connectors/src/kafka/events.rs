@@ -12,7 +12,7 @@ use rdkafka::{
 };
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -23,7 +23,10 @@ use tidegate_core::{
     properties::Properties,
 };
 
-use super::statistics::{Latest, OnStatistics};
+use super::{
+    client::lock,
+    statistics::{Latest, OnStatistics},
+};
 
 /// The context of a client.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ pub(super) struct Events {
     said: Mutex<Option<(KafkaError, Instant)>>,
     /// The last error and its reason; that brokers do not let the client in explains more than what comes after.
     heard: Mutex<Option<(KafkaError, String)>>,
+    /// How often something was wrong: a connection that broke, a broker that is down.
     disturbances: AtomicU64,
 }
 
@@ -62,19 +66,14 @@ impl Events {
 
     /// How the client is: what it has complained of, and what is known from its last statistics.
     pub(super) fn figures(&self) -> Vec<Figure> {
-        let known = self.statistics.lock().unwrap_or_else(PoisonError::into_inner).figures();
-        let disturbances = Figure::count("tidegate_kafka_disturbances_total", self.disturbances());
+        let known = lock(&self.statistics).figures();
+        let disturbances = Figure::count("tidegate_kafka_disturbances_total", self.disturbances.load(Relaxed));
         known.into_iter().chain([disturbances]).map(|figure| figure.with("client", &*self.client)).collect()
-    }
-
-    /// How often something was wrong: a connection that broke, a broker that is down.
-    pub(super) fn disturbances(&self) -> u64 {
-        self.disturbances.load(Relaxed)
     }
 
     /// What was wrong of late, and why.
     pub(super) fn heard(&self) -> Option<(KafkaError, String)> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.heard).clone()
     }
 
     /// What has failed so far, if anything.
@@ -82,13 +81,13 @@ impl Events {
         if !self.failed.load(Relaxed) {
             return None;
         }
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.fault).clone()
     }
 
     /// The first fault stands: those after it follow from it. But that the producer has been fenced explains more
     /// than that its messages were purged.
     pub(super) fn note_fault(&self, error: KafkaError) {
-        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fault = lock(&self.fault);
         if fault.is_none() || (is_fenced(&error) && !fault.as_ref().is_some_and(is_fenced)) {
             *fault = Some(error);
         }
@@ -123,14 +122,14 @@ impl ClientContext for Events {
         if is_fenced(&error) || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             self.note_fault(error.clone());
         }
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = lock(&self.heard);
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown)
             && (is_refusal(&error) || !heard.as_ref().is_some_and(|(error, _)| is_refusal(error)))
         {
             *heard = Some((error.clone(), self.properties.redact(reason)));
         }
         drop(heard);
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(&self.said);
         if said.as_ref().is_none_or(|(last, at)| *last != error || now().duration_since(*at) >= SAY_EVERY) {
             tracing::warn!(%error, reason = self.properties.redact(reason), "Kafka");
             *said = Some((error, now()));
@@ -138,7 +137,7 @@ impl ClientContext for Events {
     }
 
     fn stats_raw(&self, json: &[u8]) {
-        *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = Latest::Raw(json.to_vec());
+        *lock(&self.statistics) = Latest::Raw(json.to_vec());
         if let Some(listener) = &self.on_statistics {
             listener.hear(&self.client, &self.properties.redact(&String::from_utf8_lossy(json)));
         }

@@ -2,8 +2,8 @@
 //!
 //! Its calls block, so they run beside the engine. Its events are served by a thread of its own, without which a
 //! drain would never end (not by rdkafka's `ThreadedProducer`, which looks ten times a second whether it is over, and
-//! spins for a millisecond each time). The hard case is the delivery that has failed after everybody thought it done: no drain
-//! succeeds while there is one, and a producer with a fault is never used again.
+//! spins for a millisecond each time). The hard case is the delivery that has failed after everybody thought it done:
+//! no drain succeeds while there is one, and a producer with a fault is never used again.
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
     producer::{BaseProducer, Producer as _},
@@ -26,7 +26,7 @@ use tidegate_core::{
 };
 
 use super::{
-    client::{CALL, CONTACT, Kafka, Role, blocking},
+    client::{CALL, CONTACT, Kafka, Role, blocking, lock},
     events::{Events, is_fenced},
     native::{self, Topic},
 };
@@ -67,10 +67,8 @@ pub(super) struct Producer {
     /// Its events are served as long as this is there.
     serving: Option<Serving>,
     transactional: bool,
-    made: Instant,
-    /// When its transaction came into being at the broker, with the first record, in milliseconds since it was made,
-    /// and one; 0: there is none.
-    opened_ms: AtomicU64,
+    /// When its transaction came into being at the broker, with the first record.
+    opened: Mutex<Option<Instant>>,
     /// Topics whose partitions it knows. A handle of each is kept, so that it goes on to.
     topics: Mutex<BTreeMap<String, Topic>>,
     counts: PartitionCounts,
@@ -84,9 +82,8 @@ impl Producer {
         let serving = Some(serve(&client)?);
         let transactional = matches!(role, Role::Transactional { .. });
         let (kafka, client) = (kafka.clone(), Some(client));
-        let (made, opened_ms, topics) = (now(), AtomicU64::new(0), Mutex::default());
-        let message_bytes = AtomicU64::new(0);
-        Ok(Arc::new(Self { kafka, client, serving, transactional, made, opened_ms, topics, counts, message_bytes }))
+        let (opened, topics, message_bytes) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        Ok(Arc::new(Self { kafka, client, serving, transactional, opened, topics, counts, message_bytes }))
     }
 
     fn client(&self) -> Result<&Arc<BaseProducer<Events>>> {
@@ -119,13 +116,12 @@ impl Producer {
 
     /// How long its transaction has been open; `None`: there is none.
     pub(super) fn open_for(&self) -> Option<Duration> {
-        let opened = self.opened_ms.load(Relaxed).checked_sub(1)?;
-        Some(now().duration_since(self.made).saturating_sub(Duration::from_millis(opened)))
+        lock(&self.opened).map(|opened| now().duration_since(opened))
     }
 
     /// Its transaction has ended.
     pub(super) fn ended(&self) {
-        self.opened_ms.store(0, Relaxed);
+        *lock(&self.opened) = None;
     }
 
     /// What makes it useless, if anything does.
@@ -172,8 +168,8 @@ impl Producer {
     /// # Errors
     /// What `work` fails with.
     pub(super) fn send(&self, work: impl FnOnce(&BaseProducer<Events>) -> Result<(), KafkaError>) -> Result<()> {
-        if self.transactional && self.opened_ms.load(Relaxed) == 0 {
-            self.opened_ms.store(now().duration_since(self.made).as_millis() as u64 + 1, Relaxed);
+        if self.transactional {
+            lock(&self.opened).get_or_insert_with(now);
         }
         work(self.client()?).map_err(|e| self.failed("a record cannot be handed to Kafka", &e))
     }
@@ -219,13 +215,18 @@ impl Producer {
             // In this order: what metadata says of a topic that the client has no handle of is forgotten.
             let handle = Topic::new(client, &name).map_err(failed)?;
             let count = fetch(client, &name, now() + CONTACT).map_err(failed)?;
-            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut counts = lock(&self.counts);
             counts.entry(name.clone()).or_insert(i32::try_from(count).unwrap_or(i32::MAX));
             drop(counts);
             self.topics().insert(name, handle);
             Ok(())
         })
         .await
+    }
+
+    /// Of the topics that it and those beside it write to.
+    pub(super) fn counts(&self) -> &PartitionCounts {
+        &self.counts
     }
 
     /// Makes the client know what another one does, whose place it takes.
@@ -248,14 +249,14 @@ impl Producer {
         if !self.topics().contains_key(name) {
             return Ok(None);
         }
-        let count = self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        let count = lock(&self.counts).get(name).copied();
         let Some(count) = count else { return Ok(None) };
         let topic = Topic::new(self.client()?, name).map_err(|e| self.failed("a topic cannot be opened", &e))?;
         Ok(Some((topic, count)))
     }
 
     fn topics(&self) -> MutexGuard<'_, BTreeMap<String, Topic>> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.topics)
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 use tidegate_core::{
@@ -27,7 +27,7 @@ use tidegate_core::{
 use tokio::sync::oneshot;
 
 use super::{
-    client::{Kafka, blocking},
+    client::{Kafka, blocking, lock},
     cluster::{self, Topics},
     codec::Decode,
     consumer::{Shape, Shared},
@@ -172,18 +172,14 @@ impl<C> fmt::Debug for KafkaSource<C> {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Share {
     fn live(&self) -> Option<Arc<Shared>> {
-        locked(&self.clients).upgrade()
+        lock(&self.clients).upgrade()
     }
 
     /// Clients, for any purpose or with a partition that nobody has read with them.
     fn clients(&self, shape: &Arc<Shape>, place: Option<&Place>) -> Result<Arc<Shared>> {
-        let mut clients = locked(&self.clients);
+        let mut clients = lock(&self.clients);
         let claimed = |shared: &Arc<Shared>| place.is_none_or(|place| shared.claim(place));
         if let Some(shared) = clients.upgrade().filter(claimed) {
             return Ok(shared);
@@ -239,7 +235,7 @@ impl<C: Decode> Source for KafkaSource<C> {
                 Some(shared) => cluster::list(&topics, &shape, &shared.admin),
                 None => cluster::list(&topics, &shape, &shape.admin()?),
             };
-            locked(&share.listed).after(listed, began, live.is_some(), &shape)
+            lock(&share.listed).after(listed, began, live.is_some(), &shape)
         }))
     }
 
@@ -323,9 +319,9 @@ fn open<C: Decode>(
     let place = Place::parse(&split.id)?;
     let begins = matches!(opening, Opening::Job | Opening::New);
     let opening = match opening {
-        Opening::Job => match locked(&share.begun).get(&place) {
+        Opening::Job => match lock(&share.begun).get(&place) {
             Some(begun) => Opening::Saved(begun.clone()),
-            None if locked(&share.listed).is_new(split) => Opening::New,
+            None if lock(&share.listed).is_new(split) => Opening::New,
             None => Opening::Job,
         },
         other => other,
@@ -348,7 +344,7 @@ fn open<C: Decode>(
     let mut ask = |what| cluster::ask(shape, &shared, &place, what);
     let position = shape.terms.position(&place, &facts, opening, &mut ask)?;
     if begins {
-        locked(&share.begun).entry(place.clone()).or_insert_with(|| position.clone());
+        lock(&share.begun).entry(place.clone()).or_insert_with(|| position.clone());
     }
     if position.has_ended() {
         return Ok(KafkaReader::at_end(place, codec, position, shape.clone(), Some(shared)));

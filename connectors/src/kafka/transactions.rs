@@ -17,7 +17,7 @@ use rdkafka::producer::{BaseRecord, Producer as _};
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -31,7 +31,7 @@ use tidegate_core::{
 use tokio::sync::watch;
 
 use super::{
-    client::{CALL, Kafka, RETRY, Role},
+    client::{CALL, Kafka, RETRY, Role, lock},
     producer::{PartitionCounts, Producer},
 };
 
@@ -40,7 +40,6 @@ pub(super) struct Transactions {
     kafka: Kafka,
     ids: [String; 2],
     timeout: Duration,
-    counts: PartitionCounts,
     lanes: [Mutex<Arc<Producer>>; 2],
     writers: AtomicUsize,
     turns: Mutex<Turns>,
@@ -78,10 +77,6 @@ struct Turns {
     failed: Option<Error>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Makes a producer that has fenced every older one of this id, and aborted what that had begun.
 pub(super) async fn fence(
     kafka: &Kafka,
@@ -102,7 +97,6 @@ impl Transactions {
         ids: [String; 2],
         timeout: Duration,
         producers: [Arc<Producer>; 2],
-        counts: PartitionCounts,
     ) -> Result<Arc<Self>> {
         for producer in &producers {
             begin(producer).await?;
@@ -111,7 +105,6 @@ impl Transactions {
             kafka: kafka.clone(),
             ids,
             timeout,
-            counts,
             lanes: producers.map(Mutex::new),
             writers: AtomicUsize::new(0),
             turns: Mutex::default(),
@@ -238,7 +231,7 @@ impl Transactions {
     /// The attempt must end: the lane is lost.
     pub(super) async fn replace(&self, lane: usize) -> Result<()> {
         let old = lock(&self.lanes[lane]).clone();
-        let fresh = fence(&self.kafka, &self.ids[lane], self.timeout, &self.counts).await?;
+        let fresh = fence(&self.kafka, &self.ids[lane], self.timeout, old.counts()).await?;
         fresh.learn_as(&old).await?;
         begin(&fresh).await?;
         // Both at once for who asks for figures, or the producer would be counted twice.

@@ -78,8 +78,7 @@ pub struct KafkaWriter<T, E> {
     codec: E,
     layout: Arc<Layout<T>>,
     buffer: Buffer,
-    /// Bytes.
-    written: u64,
+    bytes_written: u64,
     subtask: u32,
     waiting: Option<BoxFuture<'static, Result<()>>>,
 }
@@ -101,7 +100,7 @@ impl<T: Send + 'static, E: Encode<T>> KafkaWriter<T, E> {
             Route::Plain(producer) => producer.clone(),
         };
         let buffer = Buffer { outboxes: vec![Outbox::new(topic, subtask)], written, bytes: Vec::new(), count: 0 };
-        Self { route, producer, codec, layout, buffer, written: 0, subtask, waiting: None }
+        Self { route, producer, codec, layout, buffer, bytes_written: 0, subtask, waiting: None }
     }
 
     fn is_open(&self) -> bool {
@@ -340,7 +339,7 @@ impl<T: Send + 'static, E: Encode<T>> SinkWriter<T> for KafkaWriter<T, E> {
         }
         outbox.spans.push(Span { partition, key_end, start, end, tombstone });
         buffer.count += 1;
-        self.written += (end - start) as u64;
+        self.bytes_written += (end - start) as u64;
         let much = (self.buffer.count >= BATCH || self.buffer.bytes.len() >= BATCH_BYTES) && self.waiting.is_none();
         if much
             && self.is_open()
@@ -388,6 +387,6 @@ impl<T: Send + 'static, E: Encode<T>> SinkWriter<T> for KafkaWriter<T, E> {
     }
 
     fn bytes(&self) -> u64 {
-        self.written
+        self.bytes_written
     }
 }

@@ -5,11 +5,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 use tidegate_core::connect::Figure;
+
+use super::client::lock;
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -32,14 +34,14 @@ pub(super) struct Tally {
 impl Written {
     /// For a writer that writes to a topic of so many partitions.
     pub(super) fn tally(&self, topic: &str, partitions: i32) -> Tally {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.0);
         let shared: Vec<_> = (0..partitions).map(|n| all.entry((topic.to_owned(), n)).or_default().clone()).collect();
         Tally { batch: vec![(0, 0); shared.len()], shared }
     }
 
     /// Of each partition that has been written to.
     pub(super) fn figures(&self) -> Vec<Figure> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = lock(&self.0);
         let mut figures = Vec::new();
         for ((topic, partition), counts) in all.iter().filter(|(_, counts)| counts.records.load(Relaxed) > 0) {
             for (name, count) in [

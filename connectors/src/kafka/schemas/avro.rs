@@ -10,7 +10,6 @@ use apache_avro::{GenericSingleObjectReader, Schema as Parsed, from_value, write
 use futures::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    collections::HashMap,
     fmt,
     marker::PhantomData,
     sync::{Arc, Mutex},
@@ -18,9 +17,12 @@ use std::{
 use tidegate_core::{Error, Result};
 
 use super::{
-    super::codec::{Decode, Encode, Message, NotDecoded, value},
+    super::{
+        client::lock,
+        codec::{Decode, Encode, Message, NotDecoded, value},
+    },
     depth::Depth,
-    registry::{Format, REMEMBERED_MAX, Registry, locked, subject},
+    registry::{Format, Registry, Remembered, subject},
     wire,
 };
 
@@ -43,7 +45,7 @@ pub struct Avro<T> {
     /// The text that was given, and what it says.
     schema: Option<(Arc<str>, Arc<Result<Parsed>>)>,
     subject: Option<Arc<str>>,
-    readers: Mutex<HashMap<u32, Reader>>,
+    readers: Mutex<Remembered<u32, Reader>>,
     /// What this one writes with, once it is prepared.
     writer: Option<Writer>,
     records: PhantomData<fn() -> T>,
@@ -140,14 +142,8 @@ impl<T: DeserializeOwned + Send + 'static> Decode for Avro<T> {
 
     fn decode(&self, message: &Message<'_>) -> Result<T, NotDecoded> {
         let (id, mut datum) = wire::split(value(message)?)?;
-        let mut readers = locked(&self.readers);
-        if readers.len() >= REMEMBERED_MAX && !readers.contains_key(&id) {
-            readers.clear();
-        }
-        let reader = match readers.entry(id) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(new) => new.insert(reader(&self.registry, id)?),
-        };
+        let mut readers = lock(&self.readers);
+        let reader = readers.get_or_try_insert(id, || reader(&self.registry, id))?;
         let undecodable = |e| format!("with schema {id}: {e}");
         if let Some(depth) = &reader.depth {
             depth.check(datum, self.schema.is_some()).map_err(|why| format!("with schema {id}: {why}"))?;

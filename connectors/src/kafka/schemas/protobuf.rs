@@ -7,7 +7,6 @@
 use futures::future::BoxFuture;
 use prost::Message as Generated;
 use std::{
-    collections::HashMap,
     fmt,
     marker::PhantomData,
     sync::{Arc, Mutex},
@@ -15,9 +14,12 @@ use std::{
 use tidegate_core::{Error, Result};
 
 use super::{
-    super::codec::{Decode, Encode, Message, NotDecoded, value},
+    super::{
+        client::lock,
+        codec::{Decode, Encode, Message, NotDecoded, value},
+    },
     proto,
-    registry::{Format, REMEMBERED_MAX, Registry, locked, subject},
+    registry::{Format, Registry, Remembered, subject},
     wire,
 };
 
@@ -45,7 +47,7 @@ pub struct Protobuf<M> {
     schema: Option<Arc<str>>,
     subject: Option<Arc<str>>,
     /// What stands before a record, and why it cannot be read with that, if it cannot.
-    seen: Mutex<HashMap<Box<[u8]>, Option<String>>>,
+    seen: Mutex<Remembered<Box<[u8]>, Option<String>>>,
     /// What this one writes before a record, once it is prepared.
     head: Option<Arc<[u8]>>,
     records: PhantomData<fn() -> M>,
@@ -127,13 +129,9 @@ impl<M: Generated + Default + 'static> Decode for Protobuf<M> {
         let (id, rest) = wire::split(value)?;
         let (place, record) = wire::place(rest)?;
         let head = &value[..value.len() - record.len()];
-        let mut seen = locked(&self.seen);
-        if !seen.contains_key(head) {
-            let unreadable = self.unreadable(id, &place)?;
-            if seen.len() >= REMEMBERED_MAX {
-                seen.clear();
-            }
-            seen.insert(head.into(), unreadable);
+        let mut seen = lock(&self.seen);
+        if seen.get(head).is_none() {
+            seen.insert(head.into(), self.unreadable(id, &place)?);
         }
         if let Some(Some(why)) = seen.get(head) {
             return Err(why.as_str().into());

@@ -11,9 +11,11 @@
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    borrow::Borrow,
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    hash::Hash,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tidegate_core::{
@@ -23,14 +25,14 @@ use tidegate_core::{
 };
 
 use super::{
-    super::codec::NotDecoded,
+    super::{client::lock, codec::NotDecoded},
     avro,
     http::{Answer, Client},
     references,
 };
 
 /// Schemas that are remembered; then all are forgotten and asked for again.
-pub(super) const REMEMBERED_MAX: usize = 1_000;
+const REMEMBERED_MAX: usize = 1_000;
 const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// How often a registry says that it does not know a schema before it is believed, and the pause between.
 const UNKNOWN_TIMES: u32 = 3;
@@ -62,7 +64,7 @@ pub struct Registry {
 #[derive(Default)]
 struct Shared {
     client: Mutex<Option<Arc<Client>>>,
-    schemas: Mutex<HashMap<u32, Known>>,
+    schemas: Mutex<Remembered<u32, Known>>,
     /// Schemas that are written with, by subject and text, and subjects that have been looked at.
     written: Mutex<BTreeMap<(String, Option<String>), Arc<Schema>>>,
     looked_at: Mutex<BTreeSet<String>>,
@@ -70,6 +72,40 @@ struct Shared {
     avro_writers: Mutex<HashMap<u32, avro::Writer>>,
     /// Held by whoever asks.
     asking: tokio::sync::Mutex<()>,
+}
+
+/// A map that has a bound: what is put into it when it is full takes the place of all the rest.
+pub(super) struct Remembered<K, V>(HashMap<K, V>);
+
+impl<K, V> Default for Remembered<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash, V> Remembered<K, V> {
+    pub fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.0.get(key)
+    }
+    pub fn insert(&mut self, key: K, value: V) {
+        self.make_room(&key);
+        self.0.insert(key, value);
+    }
+    pub fn get_or_try_insert<E>(&mut self, key: K, make: impl FnOnce() -> Result<V, E>) -> Result<&V, E> {
+        self.make_room(&key);
+        Ok(match self.0.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(make()?),
+        })
+    }
+    fn make_room(&mut self, key: &K) {
+        if self.0.len() >= REMEMBERED_MAX && !self.0.contains_key(key) {
+            self.0.clear();
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -123,10 +159,6 @@ impl Schema {
     }
 }
 
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Registry {
     /// As the section `[schema-registry]` of the job's settings says: `url` (several with commas between),
     /// `basic.auth.user.info` or `bearer.auth.token`, `ssl.ca.location`, `auto.register.schemas`, `request.timeout.ms`.
@@ -169,17 +201,13 @@ impl Registry {
     }
 
     fn known(&self, id: u32) -> Option<Known> {
-        let known = locked(&self.shared.schemas).get(&id).cloned()?;
+        let known = lock(&self.shared.schemas).get(&id).cloned()?;
         let stale = matches!(&known, Known::Unknown(_, at) if now().duration_since(*at) >= UNKNOWN_FOR);
         (!stale).then_some(known)
     }
 
     fn remember(&self, id: u32, known: Known) {
-        let mut schemas = locked(&self.shared.schemas);
-        if schemas.len() >= REMEMBERED_MAX {
-            schemas.clear();
-        }
-        schemas.insert(id, known);
+        lock(&self.shared.schemas).insert(id, known);
     }
 
     /// Asks for a schema until there is an answer that can be believed.
@@ -218,11 +246,9 @@ impl Registry {
     }
 
     async fn fetch(&self, id: u32) -> Result<Known> {
-        match self.ask(format!("/schemas/ids/{id}"), None).await? {
-            Answer::Given(answer) => self.understand(id, &answer).await.map(Known::Schema),
-            Answer::Unknown(said) | Answer::Incompatible(said) | Answer::Invalid(said) => {
-                Ok(Known::Unknown(said, now()))
-            }
+        match self.look_up(format!("/schemas/ids/{id}")).await? {
+            Ok(answer) => self.understand(id, &answer).await.map(Known::Schema),
+            Err(said) => Ok(Known::Unknown(said, now())),
         }
     }
 
@@ -254,7 +280,7 @@ impl Registry {
                 return Err(strange(format!("a schema that names more than {REFERENCES_MAX} others")));
             }
             let path = format!("/subjects/{}/versions/{version}", escaped(subject));
-            let Answer::Given(answer) = self.ask(path, None).await? else {
+            let Ok(answer) = self.look_up(path).await? else {
                 return Err(strange(format!("a reference to version {version} of {subject:?}, which is not there")));
             };
             asked.extend(answer["references"].as_array().cloned().unwrap_or_default());
@@ -271,7 +297,7 @@ impl Registry {
     /// That it is not there.
     pub(super) async fn look_at(&self, subject: &str) -> Result<()> {
         let is_first = {
-            let looked_at = locked(&self.shared.looked_at);
+            let looked_at = lock(&self.shared.looked_at);
             if looked_at.contains(subject) {
                 return Ok(());
             }
@@ -287,15 +313,15 @@ impl Registry {
             // It may have none yet, or records carry schemas of other subjects.
             Ok(Err(_)) => {}
         }
-        locked(&self.shared.looked_at).insert(subject.to_owned());
+        lock(&self.shared.looked_at).insert(subject.to_owned());
         Ok(())
     }
 
     /// A subject's latest schema, or what the registry says for want of one.
     async fn latest(&self, subject: &str) -> Result<Result<Arc<Schema>, String>> {
-        match self.ask(format!("/subjects/{}/versions/latest", escaped(subject)), None).await? {
-            Answer::Given(answer) => self.understand(id(&answer)?, &answer).await.map(Ok),
-            Answer::Unknown(said) | Answer::Incompatible(said) | Answer::Invalid(said) => Ok(Err(said)),
+        match self.look_up(format!("/subjects/{}/versions/latest", escaped(subject))).await? {
+            Ok(answer) => self.understand(id(&answer)?, &answer).await.map(Ok),
+            Err(said) => Ok(Err(said)),
         }
     }
 
@@ -306,7 +332,7 @@ impl Registry {
     /// That it is refused, or not there.
     pub(super) async fn to_write(&self, subject: String, format: Format, text: Option<String>) -> Result<Arc<Schema>> {
         let key = (subject.clone(), text.clone());
-        if let Some(schema) = locked(&self.shared.written).get(&key) {
+        if let Some(schema) = lock(&self.shared.written).get(&key) {
             return Ok(schema.clone());
         }
         let schema = match text {
@@ -316,13 +342,13 @@ impl Registry {
                     .hint("give the sink's codec one with schema(text), or register it")
             })?,
         };
-        locked(&self.shared.written).insert(key, schema.clone());
+        lock(&self.shared.written).insert(key, schema.clone());
         Ok(schema)
     }
 
     /// The Avro writer for a schema, made once.
     pub(super) fn avro_writer(&self, id: u32, new: impl FnOnce() -> Result<avro::Writer>) -> Result<avro::Writer> {
-        let mut writers = locked(&self.shared.avro_writers);
+        let mut writers = lock(&self.shared.avro_writers);
         if let Some(writer) = writers.get(&id) {
             return Ok(*writer);
         }
@@ -348,6 +374,14 @@ impl Registry {
         }
     }
 
+    /// What the registry has at a path, or what it says for want of it.
+    async fn look_up(&self, path: String) -> Result<Result<Value, String>> {
+        Ok(match self.ask(path, None).await? {
+            Answer::Given(answer) => Ok(answer),
+            Answer::Unknown(said) | Answer::Incompatible(said) | Answer::Invalid(said) => Err(said),
+        })
+    }
+
     async fn ask(&self, path: String, body: Option<Value>) -> Result<Answer> {
         let client = self.client()?;
         let asked = spawn_blocking(move || client.ask(&path, body.as_ref())).await;
@@ -355,7 +389,7 @@ impl Registry {
     }
 
     fn client(&self) -> Result<Arc<Client>> {
-        let mut client = locked(&self.shared.client);
+        let mut client = lock(&self.shared.client);
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
