@@ -7,7 +7,8 @@
 //! ```
 //! `--fill N` writes N clicks first, some of them a little late. Run it from the repository: it reads the job file of
 //! `kafka_to_kafka`. The last minute stays open until clicks of a later one come. The topic `clicks-per-minute` is
-//! better made with `cleanup.policy=compact`, so that the broker drops what has been corrected; a click that comes later than the watermark allows, but within an hour, corrects the count.
+//! better made with `cleanup.policy=compact`, so that the broker drops what has been corrected; a click that comes later
+//! than the watermark allows, but within an hour, corrects the count.
 use serde::{Deserialize, Serialize};
 use std::{process::ExitCode, time::Duration};
 use tidegate::{

@@ -39,8 +39,6 @@ pub struct Args {
     partitions: Option<usize>,
     /// Properties of librdkafka's, for the engine's clients.
     kafka: Vec<(String, String)>,
-    /// This process is the client of a Kafka workload.
-    client: Option<kafka::Run>,
 }
 
 fn args() -> Result<Args, String> {
@@ -56,7 +54,6 @@ fn args() -> Result<Args, String> {
         rounds: 5,
         partitions: None,
         kafka: Vec::new(),
-        client: None,
     };
     while let Some(name) = given.next() {
         let mut value = || given.next().ok_or(format!("{name} needs a value"));
@@ -73,12 +70,6 @@ fn args() -> Result<Args, String> {
                 let (name, value) = set.split_once('=').ok_or(format!("--set {set}: not NAME=VALUE"))?;
                 args.kafka.push((name.to_owned(), value.to_owned()));
             }
-            "--at" => args.client.get_or_insert_default().at = value()?,
-            "--input" => args.client.get_or_insert_default().input = value()?,
-            "--output" => args.client.get_or_insert_default().output = value()?,
-            "--job" => args.client.get_or_insert_default().job = value()?,
-            "--store" => args.client.get_or_insert_default().store = Some(value()?.into()),
-            "--endless" => args.client.get_or_insert_default().endless = true,
             _ if !name.starts_with('-') => args.workloads.push(name),
             _ => return Err(format!("unknown argument {name}")),
         }

@@ -18,3 +18,4 @@ mod sink_jobs;
 mod source_jobs;
 #[cfg(feature = "kafka-tls")]
 mod tls;
+mod until;

@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 use tidegate::{
-    Figure, FigureValue, Job, JobHandle, JobMetrics, Settings, Stream,
+    Figure, FigureValue, Job, JobMetrics, Settings, Stream,
     kafka::{Kafka, Utf8},
 };
 use tidegate_testbed::kafka::{Action, Broker, Isolation, Record, Settings as Node, api};
+
+use super::until::until;
 
 fn settings(folder: &Path, interval: Duration) -> Settings {
     let mut settings = Settings { parallelism: 2, ..Settings::default() };
@@ -19,25 +21,12 @@ fn settings(folder: &Path, interval: Duration) -> Settings {
     settings
 }
 
-/// Waits for figures of which this holds.
-async fn until(handle: &JobHandle, what: &str, holds: impl Fn(&JobMetrics) -> bool) -> JobMetrics {
-    for _ in 0..6_000 {
-        let metrics = handle.metrics();
-        if holds(&metrics) {
-            return metrics;
-        }
-        assert!(!handle.status().state.is_end(), "{:?}", handle.status());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never: {what}\n{:#}", handle.metrics());
-}
-
 fn figures<'a>(metrics: &'a JobMetrics, operator: &str) -> &'a [Figure] {
     metrics.operator(operator).map_or(&[], |o| &o.figures)
 }
 
 /// The sum of all figures of a name.
-fn sum(figures: &[Figure], name: &str) -> f64 {
+pub fn sum(figures: &[Figure], name: &str) -> f64 {
     figures.iter().filter(|f| f.name == name).map(|f| f.value.as_f64()).sum()
 }
 
@@ -101,7 +90,7 @@ async fn partitions_transactions_and_clients_are_shown() {
     );
 
     // A broker answers a commit before it has told every partition of it.
-    while judge.offsets("out").unwrap().iter().any(|o| o.last_stable < o.high_watermark) {}
+    while judge.has_open("out").unwrap() {}
     let mut there = BTreeMap::<_, (u64, u64)>::new();
     for message in judge.read("out", Isolation::ReadCommitted).unwrap() {
         let (records, bytes) = there.entry(message.partition.to_string()).or_default();

@@ -7,6 +7,8 @@ use tidegate::{
 };
 use tidegate_testbed::kafka::{Action, Broker, Isolation, Settings as Node, api};
 
+use super::{metrics::sum, until::until};
+
 /// Longer than a commit may take before it counts as sent twice.
 const LATE: Duration = Duration::from_millis(600);
 
@@ -16,22 +18,6 @@ fn settings(folder: &Path) -> Settings {
     settings.checkpoint.interval = Duration::from_millis(100);
     settings.restart.strategy = RestartStrategy::None;
     settings
-}
-
-async fn until(handle: &JobHandle, what: &str, holds: impl Fn() -> bool) {
-    for _ in 0..6_000 {
-        if holds() {
-            return;
-        }
-        assert!(!handle.status().state.is_end(), "{what}: {:?}", handle.status());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never: {what}; {:?}", handle.status());
-}
-
-fn recycled(handle: &JobHandle) -> f64 {
-    let figures = handle.metrics().figures;
-    figures.iter().filter(|f| f.name == "tidegate_kafka_producers_recycled_total").map(|f| f.value.as_f64()).sum()
 }
 
 fn committed(handle: &JobHandle) -> u64 {
@@ -52,17 +38,17 @@ async fn a_producer_that_takes_anothers_place_chooses_the_same_partitions() {
     numbers.clone().sink("keyed", kafka.sink("keyed", Utf8).key(|n: &String| n.as_bytes()));
     numbers.sink("chosen", kafka.sink("chosen", Utf8).partition_by(|_: &String, count| count - 1));
     let handle = job.start().unwrap();
-    until(&handle, "a checkpoint", || committed(&handle) > 0).await;
+    until(&handle, "a checkpoint", |_| committed(&handle) > 0).await;
     judge.add_partitions("keyed", 7).unwrap();
     judge.add_partitions("chosen", 7).unwrap();
-    until(&handle, "more partitions", || judge.offsets("keyed").is_ok_and(|o| o.len() == 7)).await;
+    until(&handle, "more partitions", |_| judge.offsets("keyed").is_ok_and(|o| o.len() == 7)).await;
 
     proxy.on(api::END_TXN, Action::DelayReply(LATE));
-    until(&handle, "another producer", || recycled(&handle) > 0.0).await;
+    until(&handle, "another producer", |m| sum(&m.figures, "tidegate_kafka_producers_recycled_total") > 0.0).await;
     let then = committed(&handle);
-    until(&handle, "both lanes have had their turn", || committed(&handle) > then + 4).await;
+    until(&handle, "both lanes have had their turn", |_| committed(&handle) > then + 4).await;
     handle.stop().await.unwrap();
-    while judge.offsets("keyed").unwrap().iter().any(|o| o.last_stable < o.high_watermark) {}
+    while judge.has_open("keyed").unwrap() {}
     let mut of_key = BTreeMap::new();
     for row in judge.read("keyed", Isolation::ReadCommitted).unwrap() {
         let at = *of_key.entry(row.text()).or_insert(row.partition);
@@ -88,14 +74,14 @@ async fn a_job_that_has_been_taken_over_replaces_no_producer() {
         job.start().unwrap()
     };
     let first = start(proxy.bootstrap());
-    until(&first, "a checkpoint", || committed(&first) > 0).await;
+    until(&first, "a checkpoint", |_| committed(&first) > 0).await;
     let fired = proxy.fired(api::END_TXN);
     proxy.on(api::END_TXN, Action::DelayReply(Duration::from_secs(6)));
     assert!(proxy.wait_fired(api::END_TXN, fired + 1, Duration::from_secs(20)));
     let second = start(broker.bootstrap());
-    until(&second, "the first one ends", || first.status().state == JobState::Failed).await;
+    until(&second, "the first one ends", |_| first.status().state == JobState::Failed).await;
     let then = committed(&second);
-    until(&second, "it goes on", || committed(&second) > then + 4).await;
+    until(&second, "it goes on", |_| committed(&second) > then + 4).await;
     assert!(first.status().failure.is_some_and(|why| why.contains("attempt")), "{:?}", first.status());
     second.stop().await.unwrap();
 }
@@ -113,7 +99,7 @@ async fn large_records_and_a_slow_broker_are_waited_for() {
     proxy.on(api::PRODUCE, Action::DelayReply(Duration::from_secs(3)));
     let handle = job.start().unwrap();
     let written = || handle.metrics().operator("out").map_or(0, |o| o.records_in);
-    until(&handle, "something is written", || written() > 0).await;
+    until(&handle, "something is written", |_| written() > 0).await;
     let began = std::time::Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
         // 64 MiB are 223 of them, and a batch of the engine's may come on top.

@@ -84,7 +84,7 @@ async fn a_job_that_is_cancelled_leaves_no_transaction_open() {
     let case = Case::new(2, 20_000);
     let running = job::job(&case.arguments).start().unwrap();
     let judge = case.broker.judge().unwrap();
-    let is_open = || judge.offsets("copies").unwrap().iter().any(|o| o.last_stable < o.high_watermark);
+    let is_open = || judge.has_open("copies").unwrap();
     let began = now();
     while case.committed() < 3 || !is_open() {
         assert!(now().duration_since(began) < Duration::from_secs(30), "{:?}", running.status());
@@ -107,7 +107,7 @@ fn and_started_again_after_its_transaction_has_timed_out() {
     for point in ["kafka.commit.begin:5", "manifest.after:5"] {
         case.die_at(point);
         let judge = case.broker.judge().unwrap();
-        let is_open = || judge.offsets("copies").unwrap().iter().any(|o| o.last_stable < o.high_watermark);
+        let is_open = || judge.has_open("copies").unwrap();
         assert!(is_open(), "there is no transaction to time out");
         while is_open() {}
     }

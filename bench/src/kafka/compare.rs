@@ -19,22 +19,22 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     stand.fill(&input, events)?;
     let (hand_rows, rows) = (answer("k1", events)?, answer(workload, events)?);
     // The first to read a topic finds it in nobody's cache.
-    let hand = Case { workload: "k1", by_hand: true, interval: "0s", parallelism: 1, partitions, kafka: &[] };
-    measure(&mut stand, &hand, &input, events, hand_rows)?;
-    let ours = ["1s", "100ms"].map(|interval| Case {
-        workload,
+    let hand = Run { workload: "k1".into(), by_hand: true, input, partitions, events, ..Run::default() };
+    measure(&mut stand, &hand, hand_rows)?;
+    let ours = ["1s", "100ms"].map(|interval| Run {
+        workload: workload.to_owned(),
         by_hand: false,
-        interval,
+        interval: interval.into(),
         parallelism,
-        partitions,
-        kafka: &args.kafka,
+        kafka: args.kafka.clone(),
+        ..hand.clone()
     });
     let mut found: Vec<Vec<Value>> = vec![Vec::new(); 3];
     for round in 0..rounds {
         eprintln!("round {} of {rounds}", round + 1);
-        found[0].push(measure(&mut stand, &hand, &input, events, hand_rows)?);
-        for (case, found) in ours.iter().zip(&mut found[1..]) {
-            found.push(measure(&mut stand, case, &input, events, rows)?);
+        found[0].push(measure(&mut stand, &hand, hand_rows)?);
+        for (run, found) in ours.iter().zip(&mut found[1..]) {
+            found.push(measure(&mut stand, run, rows)?);
         }
     }
     println!(
@@ -67,31 +67,11 @@ pub fn run(args: &Args) -> Result<(), Failed> {
     Ok(())
 }
 
-struct Case<'a> {
-    workload: &'a str,
-    by_hand: bool,
-    interval: &'a str,
-    parallelism: u32,
-    partitions: usize,
-    kafka: &'a [(String, String)],
-}
-
-fn measure(stand: &mut Stand, case: &Case<'_>, input: &str, events: u64, expected: Rows) -> Result<Value, Failed> {
-    let output = stand.topic(case.workload, case.partitions)?;
-    let run = Run {
-        workload: case.workload.to_owned(),
-        at: stand.servers().to_owned(),
-        input: input.to_owned(),
-        job: format!("bench-{output}"),
-        output,
-        interval: case.interval.to_owned(),
-        kafka: case.kafka.to_vec(),
-        parallelism: case.parallelism,
-        partitions: case.partitions,
-        events,
-        ..Run::default()
-    };
-    let mut found = finish(spawn(&run, case.by_hand)?)?;
+/// Runs with an output of its own.
+fn measure(stand: &mut Stand, run: &Run, expected: Rows) -> Result<Value, Failed> {
+    let output = stand.topic(&run.workload, run.partitions)?;
+    let run = Run { at: stand.servers().to_owned(), job: format!("bench-{output}"), output, ..run.clone() };
+    let mut found = finish(spawn(&run)?)?;
     let output = stand.output(&run.output, run.partitions)?;
     if output.rows != expected {
         return Err(format!("{} has written {:?} instead of {expected:?}", run.job, output.rows));

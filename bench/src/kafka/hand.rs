@@ -31,5 +31,5 @@ pub fn run(run: &Run) -> Result<String, Failed> {
         writer.hand_over()?;
     }
     writer.flush()?;
-    Ok(meter.line("k1", true, run, &[], Latency::default()))
+    Ok(meter.line(run, &[], Latency::default()))
 }

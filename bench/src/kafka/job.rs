@@ -61,7 +61,7 @@ pub fn run(run: &Run) -> Result<String, Failed> {
         };
         let ((meter, checkpoints), ended) = tokio::join!(watch(status), end);
         let commit = ended.map_err(|e| e.to_string())?.unwrap_or_default();
-        Ok(meter.line(&run.workload, false, run, &checkpoints, commit))
+        Ok(meter.line(run, &checkpoints, commit))
     })
 }
 

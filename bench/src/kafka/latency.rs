@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
 use std::{
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     meter::quantile,
     sleep,
     stand::{PARTITIONS, Stand, finish, spawn},
+    wall,
     work::{Payment, in_euros, kept, numbered},
 };
 use crate::Args;
@@ -43,7 +44,7 @@ pub fn run(args: &Args) -> Result<(), Failed> {
         kafka: args.kafka.clone(),
         ..Run::default()
     };
-    let client = spawn(&run, false)?;
+    let client = spawn(&run)?;
     eprintln!("{} s at {PER_SECOND} orders a second", events / PER_SECOND);
     let servers = run.at.clone();
     let reading = {
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<(), Failed> {
 }
 
 fn wall_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+    wall().as_micros() as i64
 }
 
 fn produce(servers: &str, topic: &str, events: u64) -> Result<(), Failed> {

@@ -18,13 +18,13 @@ impl Meter {
     }
 
     /// `checkpoints`: how long each took, in ms, from its trigger to when it counted; `commit`: of that the last step.
-    pub fn line(&self, workload: &str, by_hand: bool, run: &Run, checkpoints: &[f64], commit: Latency) -> String {
+    pub fn line(&self, run: &Run, checkpoints: &[f64], commit: Latency) -> String {
         let (seconds, cpu) = (self.began.elapsed().as_secs_f64(), cpu_seconds() - self.cpu);
         let at = |q| quantile(checkpoints, q);
         let commit = [commit.p50, commit.p99, commit.max].map(|time| time.as_secs_f64() * 1e3);
         serde_json::json!({
-            "workload": workload,
-            "by_hand": by_hand,
+            "workload": run.workload,
+            "by_hand": run.by_hand,
             "events": run.events,
             "seconds": seconds,
             "cpu_seconds": cpu,

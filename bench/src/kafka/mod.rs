@@ -7,8 +7,7 @@
 //!     cargo run --release -p tidegate-bench -- latency --events 1500000
 //!     cargo run --release -p tidegate-bench -- recovery --rounds 30
 //!
-//! Each starts a broker of its own, and runs this program again as the client, with `--at` and the broker's address, so
-//! that the CPU time that counts is the client's alone. Every run's output is read back with `read_committed` and
+//! Each starts a broker of its own, and runs this program again as the client (`client` and a [`Run`]), so that the CPU time that counts is the client's alone. Every run's output is read back with `read_committed` and
 //! compared with what it has to be.
 mod batches;
 mod compare;
@@ -20,16 +19,22 @@ mod recovery;
 mod stand;
 mod work;
 
-use std::{path::PathBuf, time::Duration};
+use serde::{Deserialize, Serialize};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crate::Args;
 
 type Failed = String;
 
-/// One run of a client.
-#[derive(Clone, Debug, Default)]
+/// One run of a client, which gets it as JSON.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Run {
     pub workload: String,
+    /// By the hand-written loop.
+    pub by_hand: bool,
     /// The broker.
     pub at: String,
     pub input: String,
@@ -51,24 +56,26 @@ pub struct Run {
 }
 
 /// The names of what there is to run.
-pub const COMMANDS: [&str; 4] = ["k1", "k2", "latency", "recovery"];
+pub const COMMANDS: [&str; 5] = ["k1", "k2", "latency", "recovery", "client"];
 
 pub fn run(args: &Args) -> Result<(), Failed> {
-    if let Some(run) = &args.client {
-        let (workload, interval, events) =
-            (args.command.clone(), args.interval.clone(), args.events.unwrap_or_default());
-        let (parallelism, kafka) = (args.parallelism, args.kafka.clone());
-        let partitions = args.partitions.unwrap_or(stand::PARTITIONS);
-        let run = Run { workload, interval, parallelism, partitions, events, kafka, ..run.clone() };
-        let line = if args.baseline { hand::run(&run)? } else { job::run(&run)? };
-        println!("{line}");
-        return Ok(());
-    }
     match &*args.command {
+        "client" => {
+            let run = args.workloads.first().ok_or("client: what to run?")?;
+            let run: Run = serde_json::from_str(run).map_err(|e| e.to_string())?;
+            println!("{}", if run.by_hand { hand::run(&run)? } else { job::run(&run)? });
+            Ok(())
+        }
         "latency" => latency::run(args),
         "recovery" => recovery::run(args),
         _ => compare::run(args),
     }
+}
+
+/// Since 1970, by the clock that the broker stamps with.
+#[allow(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[allow(clippy::disallowed_methods, reason = "a benchmark paces itself by the real clock")]

@@ -1,12 +1,12 @@
 //! Recovery: from the start of a process whose predecessor was killed to its first committed output.
 //!
-//! Orders keep coming, somewhat less than 10,000 a second; the job is k2, whose accounts are the state. What is first committed by the new
-//! process is told from what the old one still had by the broker's stamp: it was appended after the start.
+//! Orders keep coming, somewhat less than 10,000 a second; the job is k2, whose accounts are the state. What is first
+//! committed by the new process is told from what the old one still had by the broker's stamp: it was appended after the start.
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     meter::quantile,
     sleep,
     stand::{PARTITIONS, Stand, spawn},
+    wall,
     work::{made_up, numbered},
 };
 use crate::Args;
@@ -36,6 +37,7 @@ pub fn run(args: &Args) -> Result<(), Failed> {
         job: "bench-recovery".into(),
         interval: "100ms".into(),
         parallelism: 1,
+        partitions: PARTITIONS,
         endless: true,
         kafka: args.kafka.clone(),
         store: Some(store.path().to_owned()),
@@ -67,8 +69,8 @@ fn kill_and_start(run: &Run, round: u64) -> Result<f64, Failed> {
     let ends = reader.ends(&run.output, PARTITIONS as i32)?;
     drop(reader);
     reader = Reader::new(&run.at, &run.output, &ends, true)?;
-    let (began, began_ms) = (Instant::now(), wall_ms());
-    let mut client = spawn(run, false)?;
+    let (began, began_ms) = (Instant::now(), wall().as_millis() as i64);
+    let mut client = spawn(run)?;
     let mut took = None;
     while took.is_none() && began.elapsed() < LIMIT {
         reader.next(10, |row| {
@@ -82,10 +84,6 @@ fn kill_and_start(run: &Run, round: u64) -> Result<f64, Failed> {
     let _ = client.kill();
     let _ = client.wait();
     took.ok_or_else(|| format!("nothing was committed within {} s", LIMIT.as_secs()))
-}
-
-fn wall_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 fn produce(servers: &str, topic: &str, over: &AtomicBool) -> Result<(), Failed> {

@@ -1,9 +1,6 @@
 //! What the runs stand on: a broker, filled topics, clients as processes, and a look at what they have written.
 use serde_json::Value;
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::process::{Child, Command, Stdio};
 use tidegate_testbed::kafka::Broker;
 
 use super::{
@@ -92,11 +89,12 @@ impl Output {
     }
 }
 
-/// Puts a profiler in front of a client: `TIDEGATE_BENCH_UNDER="perf record -g -o %.data"`, where `%` is the job's name.
+/// Puts a profiler in front of a client: `TIDEGATE_BENCH_UNDER="perf record -g -o %.data"`, where `%` is the job's
+/// name.
 const UNDER: &str = "TIDEGATE_BENCH_UNDER";
 
 /// Starts a client.
-pub fn spawn(run: &Run, by_hand: bool) -> Result<Child, Failed> {
+pub fn spawn(run: &Run) -> Result<Child, Failed> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
     let under = std::env::var(UNDER).unwrap_or_default().replace('%', &run.job);
     let mut words = under.split_whitespace();
@@ -108,22 +106,7 @@ pub fn spawn(run: &Run, by_hand: bool) -> Result<Child, Failed> {
             command
         }
     };
-    command.arg(&run.workload).args(["--at", &run.at, "--input", &run.input, "--output", &run.output]);
-    command.args(["--job", &run.job, "--checkpoint-interval", &run.interval]);
-    command.args(["--parallelism", &run.parallelism.to_string(), "--events", &run.events.to_string()]);
-    command.args(["--partitions", &run.partitions.to_string()]);
-    if let Some(store) = run.store.as_deref().and_then(Path::to_str) {
-        command.args(["--store", store]);
-    }
-    for (name, value) in &run.kafka {
-        command.arg("--set").arg(format!("{name}={value}"));
-    }
-    if run.endless {
-        command.arg("--endless");
-    }
-    if by_hand {
-        command.arg("--baseline");
-    }
+    command.arg("client").arg(serde_json::to_string(run).map_err(|e| e.to_string())?);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| e.to_string())
 }
 

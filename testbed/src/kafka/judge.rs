@@ -120,6 +120,12 @@ impl Judge {
         })
     }
 
+    /// Whether a transaction holds back readers of a topic: one that is open, or of whose end not every partition has
+    /// been told.
+    pub fn has_open(&self, topic: &str) -> Result<bool, Failed> {
+        Ok(self.offsets(topic)?.iter().any(|o| o.last_stable < o.high_watermark))
+    }
+
     /// Commits offsets of a group that has no members: pairs of partition and offset.
     pub fn commit_offsets(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), Failed> {
         let offsets: String = offsets.iter().map(|(partition, offset)| format!(" {partition} {offset}")).collect();
