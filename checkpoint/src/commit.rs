@@ -161,7 +161,7 @@ pub struct CommitContext {
     pub store: Arc<CheckpointStore>,
     /// The attempt: it has claimed the job.
     pub attempt: Attempt,
-    /// Between two checkpoints; `None`: they are made on request.
+    /// Between two checkpoints, at least; `None`: they are made on request.
     pub interval: Option<Duration>,
 }
 

@@ -10,6 +10,7 @@
 mod access;
 mod inputs;
 mod metrics;
+mod refused;
 mod said;
 #[cfg(feature = "kafka-schemas")]
 mod schemas;

@@ -72,7 +72,9 @@ impl Reader {
             for raw in &self.batch[..taken.max(0) as usize] {
                 // SAFETY: it is ours until it is destroyed below, and lent no longer than that.
                 let message = unsafe { &**raw };
-                if message.err != FINE || message.payload.is_null() {
+                if passes(message.err) {
+                    // Tried again by the client itself.
+                } else if message.err != FINE || message.payload.is_null() {
                     done = Err(text(KafkaError::MessageConsumption(message.err.into())));
                 } else if done.is_ok() {
                     let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
@@ -93,6 +95,20 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Whether an error is one that clients say in passing: of a connection, or of a topic that has just been made.
+fn passes(error: sys::rd_kafka_resp_err_t) -> bool {
+    use sys::rd_kafka_resp_err_t as Code;
+    [
+        Code::RD_KAFKA_RESP_ERR__TRANSPORT,
+        Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN,
+        Code::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+        Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
+        Code::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
+    ]
+    .contains(&error)
 }
 
 impl Drop for Reader {

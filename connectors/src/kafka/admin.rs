@@ -2,7 +2,10 @@
 //!
 //! Nothing here is needed while jobs run. The hard case is doing it to a job that lives: `abort_open` and
 //! `forget` fence it, and it ends or begins again; that is said where it matters, and cannot be prevented.
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer as _},
+    producer::{BaseRecord, Producer as _},
+};
 use std::time::Duration;
 use tidegate_checkpoint::{commit::CommitRecord, ids::JobId};
 use tidegate_core::{Error, Result};
@@ -106,14 +109,14 @@ impl Admin {
         let (key, what) = (job.to_owned(), "the job cannot be forgotten");
         producer.clone().learn(&topic).await?;
         producer
-            .call(what, move |client| {
-                use rdkafka::producer::{BaseRecord, Producer as _};
+            .clone()
+            .call(what, move |client, _| {
                 client.begin_transaction()?;
                 let tombstone = BaseRecord::<_, [u8]>::to(&topic).partition(0).key(key.as_bytes());
-                client.send(tombstone).map_err(|(error, _)| error)?;
-                client.commit_transaction(CALL)
+                client.send(tombstone).map_err(|(error, _)| error)
             })
-            .await
+            .await?;
+        producer.call(what, |client, limit| client.commit_transaction(limit)).await
     }
 
     /// How far a group is behind, by partition of a topic.

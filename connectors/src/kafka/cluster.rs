@@ -47,7 +47,8 @@ impl Topics {
 /// What a partition is; `None`: it is not there.
 pub(super) fn facts(shape: &Shape, shared: &Shared, place: &Place) -> Result<Option<Facts>> {
     let failed = |e: KafkaError| shape.kafka.failed(&format!("{place} cannot be asked about"), &e);
-    let mut described = native::describe(&shared.admin, std::slice::from_ref(&place.topic), CALL).map_err(failed)?;
+    let mut described =
+        native::describe(shared.admin.client(), std::slice::from_ref(&place.topic), CALL).map_err(failed)?;
     let topic = match described.pop() {
         Some(Ok(topic)) => topic,
         None | Some(Err(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => return Ok(None),
@@ -160,7 +161,7 @@ fn partitions(topics: &Topics, shape: &Shape, admin: &BaseConsumer<Events>) -> R
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let described = shape.kafka.contact(admin, |limit| native::describe(admin, &names, limit))?;
+    let described = shape.kafka.contact(admin, |limit| native::describe(admin.client(), &names, limit))?;
     let mut found = Vec::new();
     for (name, topic) in names.into_iter().zip(described) {
         match topic {

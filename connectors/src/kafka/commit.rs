@@ -138,7 +138,8 @@ fn timeout(kafka: &Kafka, interval: Option<Duration>) -> Result<Duration> {
     let timeout = given.unwrap_or_else(|| (interval * 3).clamp(CALL, TIMEOUT_MAX));
     if timeout <= interval {
         return Err(Error::config(format!(
-            "checkpoint.interval = {interval:?} is no shorter than a transaction may take ({timeout:?}): none would be committed"
+            "{interval:?} from one checkpoint to the next (checkpoint.interval, checkpoint.min-pause) is no shorter than \
+             a transaction may take ({timeout:?}): none would be committed"
         ))
         .hint("checkpoint more often, or raise kafka.transaction.timeout.ms and the broker's transaction.max.timeout.ms"));
     }
@@ -264,11 +265,14 @@ pub(super) fn records(
 }
 
 /// A commit record is ours if the manifest that it names is. Refused before anything is fenced: it may be the living
-/// job of somebody else.
+/// job of somebody else. One that is there and damaged is ours: recovery says what can be done about it.
 async fn check_owner(store: &CheckpointStore, topic: &str, found: Option<&CommitRecord>) -> Result<()> {
     let Some(record) = found else { return Ok(()) };
     let Err(cause) = committed_manifest(store, record).await else { return Ok(()) };
     let is_there = store.manifests().await?.iter().any(|(_, _, path)| *path == record.manifest);
+    if is_there && cause.kind() == Kind::Corrupt && store.read_manifest(&record.manifest).await.is_err() {
+        return Ok(());
+    }
     if cause.kind() != Kind::Corrupt || is_there {
         return Err(cause.at(format!("what topic {topic:?} says to be committed")));
     }

@@ -222,7 +222,7 @@ impl Shared {
             self.doubt();
             return Look::of(&self.shape.kafka, "the cluster", &e);
         }
-        match native::describe(&self.admin, &topics, CONTACT.min(self.shape.give_up_after)) {
+        match native::describe(self.admin.client(), &topics, CONTACT.min(self.shape.give_up_after)) {
             Err(error) => Look::of(&self.shape.kafka, "the cluster", &error),
             Ok(found) => read.iter().zip(found).fold(Look::Well, |worst, ((topic, read), found)| {
                 worst.or(match found {

@@ -12,6 +12,7 @@
 use futures::task::AtomicWaker;
 use rdkafka::{
     bindings as sys,
+    client::Client,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, Producer},
@@ -192,7 +193,7 @@ const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 /// # Errors
 /// That of the request; each topic has its own besides.
 pub(super) fn describe(
-    client: &BaseConsumer<Events>,
+    client: &Client<Events>,
     names: &[String],
     limit: Duration,
 ) -> Result<Vec<Result<Described, RDKafkaErrorCode>>, KafkaError> {
@@ -200,7 +201,7 @@ pub(super) fn describe(
     let names: Result<Vec<_>, _> = names.iter().map(|name| CString::new(name.as_str())).collect();
     let names = names.map_err(|_| failed(Code::RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION))?;
     let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
-    let client = client.client().native_ptr();
+    let client = client.native_ptr();
     let ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the client is alive. Names are copied into the collection. Queue, options and collection are ours and
     // destroyed below; the request keeps none of them but the queue, which counts its references.

@@ -26,10 +26,23 @@ use tidegate_core::{
 };
 
 use super::{
-    client::{CALL, CONTACT, Kafka, Role, blocking, lock},
+    client::{CALL, CONTACT, Kafka, NAME, Role, blocking, lock},
     events::{Events, is_fenced},
     native::{self, Topic},
+    place::is_name,
 };
+
+/// How long a call keeps its thread after nobody waits for it any more.
+const STEP: Duration = Duration::from_millis(500);
+
+/// Whether a call has only run out of time, and may be made again to go on. Of a transaction's it may tell what it was
+/// waiting for.
+fn is_unfinished(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(e) => e.is_retriable(),
+        other => matches!(other, KafkaError::Flush(Code::OperationTimedOut)),
+    }
+}
 
 /// Ends the thread that serves a client's events, some time after it is dropped.
 struct Serving(Arc<AtomicBool>);
@@ -179,24 +192,36 @@ impl Producer {
     /// # Errors
     /// When something was not, by now or ever.
     pub(super) async fn drain(self: Arc<Self>) -> Result<()> {
-        self.call("records cannot be delivered", |client| native::flush(client, CALL)).await
+        self.call("records cannot be delivered", native::flush).await
     }
 
-    /// Runs a call that blocks. It has failed, too, if a delivery has.
+    /// Runs a call that blocks, in steps, of which each goes on with what the one before has begun: whoever waits no
+    /// more, since the attempt is over, is not to be kept by a broker that is away. It has failed, too, if a delivery
+    /// has.
     ///
     /// # Errors
     /// As the call, saying what could not be done.
     pub(super) async fn call(
         self: Arc<Self>,
         what: impl Into<String>,
-        work: impl FnOnce(&BaseProducer<Events>) -> Result<(), KafkaError> + Send + 'static,
+        step: impl Fn(&BaseProducer<Events>, Duration) -> Result<(), KafkaError> + Send + 'static,
     ) -> Result<()> {
         let what = what.into();
-        blocking(move || {
-            work(self.client()?).map_err(|e| self.failed(&what, &e))?;
-            self.check()
+        // Dropped with this future.
+        let waiting = Arc::new(());
+        let waits = Arc::downgrade(&waiting);
+        let done = blocking(move || {
+            let deadline = now() + CALL;
+            loop {
+                match step(self.client()?, STEP) {
+                    Err(error) if is_unfinished(&error) && waits.strong_count() > 0 && now() < deadline => {}
+                    done => return done.map_err(|e| self.failed(&what, &e)).and_then(|()| self.check()),
+                }
+            }
         })
-        .await
+        .await;
+        drop(waiting);
+        done
     }
 
     /// Makes the client know a topic's partitions: it must, before it is handed a batch.
@@ -212,9 +237,14 @@ impl Producer {
             let client = self.client()?;
             let what = format!("topic {name:?} cannot be written");
             let failed = |e: KafkaError| self.failed(&what, &e);
+            if !is_name(&name) {
+                return Err(Error::config(format!("no topic can have the name {name:?}")).hint(NAME));
+            }
+            let deadline = now() + CONTACT;
+            there(client, &name, deadline).map_err(failed)?;
             // In this order: what metadata says of a topic that the client has no handle of is forgotten.
             let handle = Topic::new(client, &name).map_err(failed)?;
-            let count = fetch(client, &name, now() + CONTACT).map_err(failed)?;
+            let count = fetch(client, &name, deadline).map_err(failed)?;
             let mut counts = lock(&self.counts);
             counts.entry(name.clone()).or_insert(i32::try_from(count).unwrap_or(i32::MAX));
             drop(counts);
@@ -260,19 +290,36 @@ impl Producer {
     }
 }
 
+/// Makes sure that a topic exists. A producer that asks for the metadata of one that does not has it made, where the
+/// broker allows that: a name that is mistyped would become a topic.
+///
+/// # Errors
+/// `UnknownTopicOrPartition` when there is none; else as librdkafka.
+fn there(client: &BaseProducer<Events>, topic: &str, deadline: Instant) -> Result<(), KafkaError> {
+    let described = native::describe(client.client(), &[topic.to_owned()], left(deadline))?;
+    match described.into_iter().next() {
+        // One that has just been made has no leader yet.
+        Some(Ok(_) | Err(Code::LeaderNotAvailable)) => Ok(()),
+        Some(Err(code)) => Err(KafkaError::MetadataFetch(code)),
+        None => Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)),
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(now()).max(Duration::from_millis(1))
+}
+
 /// The number of partitions. A topic that has just been made is not known everywhere at once.
 fn fetch(client: &BaseProducer<Events>, topic: &str, deadline: Instant) -> Result<usize, KafkaError> {
-    use rdkafka::error::RDKafkaErrorCode::{LeaderNotAvailable, UnknownTopicOrPartition};
     loop {
-        let left = deadline.saturating_duration_since(now()).max(Duration::from_millis(1));
-        let metadata = client.client().fetch_metadata(Some(topic), left)?;
+        let metadata = client.client().fetch_metadata(Some(topic), left(deadline))?;
         let found = metadata.topics().iter().find(|t| t.name() == topic);
-        let error = found.and_then(rdkafka::metadata::MetadataTopic::error).map(rdkafka::error::RDKafkaErrorCode::from);
+        let error = found.and_then(rdkafka::metadata::MetadataTopic::error).map(Code::from);
         match (error, found.map(|t| t.partitions().len())) {
             (None, Some(count)) if count > 0 => return Ok(count),
-            (Some(LeaderNotAvailable), _) if now() < deadline => {}
+            (Some(Code::LeaderNotAvailable), _) if now() < deadline => {}
             (Some(error), _) => return Err(KafkaError::MetadataFetch(error)),
-            (None, _) => return Err(KafkaError::MetadataFetch(UnknownTopicOrPartition)),
+            (None, _) => return Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)),
         }
     }
 }

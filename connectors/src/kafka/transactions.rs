@@ -31,7 +31,7 @@ use tidegate_core::{
 use tokio::sync::watch;
 
 use super::{
-    client::{CALL, Kafka, RETRY, Role, lock},
+    client::{Kafka, RETRY, Role, lock},
     producer::{PartitionCounts, Producer},
 };
 
@@ -86,7 +86,7 @@ pub(super) async fn fence(
 ) -> Result<Arc<Producer>> {
     let producer = Producer::new(kafka, &Role::Transactional { id, timeout }, counts.clone())?;
     let what = format!("an older producer with the job's transactional id {id:?} cannot be fenced");
-    producer.clone().call(what, |client| client.init_transactions(CALL)).await?;
+    producer.clone().call(what, |client, limit| client.init_transactions(limit)).await?;
     Ok(producer)
 }
 
@@ -211,7 +211,7 @@ impl Transactions {
         let producer = self.lane(turn);
         let began = now();
         let what = "the commit of the job's transaction has failed, and nobody knows whether it counts";
-        producer.clone().call(what, |client| client.commit_transaction(CALL)).await?;
+        producer.clone().call(what, |client, limit| client.commit_transaction(limit)).await?;
         kill::point("kafka.commit.ended");
         let took = now().duration_since(began);
         producer.ended();
@@ -285,5 +285,5 @@ const SUSPICIOUS: Duration = Duration::from_millis(RETRY.as_millis() as u64 * 7 
 
 /// Begins a transaction, which the broker learns of with its first record.
 async fn begin(producer: &Arc<Producer>) -> Result<()> {
-    producer.clone().call("a transaction cannot be begun", rdkafka::producer::Producer::begin_transaction).await
+    producer.clone().call("a transaction cannot be begun", |client, _| client.begin_transaction()).await
 }

@@ -49,9 +49,10 @@ impl Reporting {
         }
     }
 
-    /// An attempt has failed and another begins: whoever watches must not think that the job hangs.
+    /// An attempt has failed and another begins: whoever watches anything must not think that the job hangs.
     pub(crate) fn restarting(&self, error: &Error, delay: Duration) {
-        if self.settings.checkpoints {
+        let ReportSettings { checkpoints, progress, summary } = self.settings;
+        if checkpoints || progress || summary {
             self.line(&format!("the attempt has failed, the next one begins in {:.1} s: {error}", delay.as_secs_f64()));
         }
     }

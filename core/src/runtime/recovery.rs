@@ -93,7 +93,8 @@ pub(super) async fn begin(
     let commits: Arc<dyn CommitPoint> = match graph.commit_point() {
         None => Arc::new(StoreCommitPoint::new(store.clone())),
         Some(point) => {
-            let interval = Some(settings.checkpoint.interval).filter(|i| !i.is_zero());
+            let (interval, pause) = (settings.checkpoint.interval, settings.checkpoint.min_pause);
+            let interval = (!interval.is_zero()).then(|| interval.max(pause));
             point.open(CommitContext { store: store.clone(), attempt, interval }).await?
         }
     };
