@@ -263,6 +263,16 @@ async fn schemas_change_while_a_job_runs_and_records_wait_for_a_registry_that_is
     assert_eq!(collected("the fourth schema", &plain, 2).await, [Some(1), Some(27)]);
     assert_eq!(handle.status().restarts, 0);
     handle.cancel().await.unwrap();
+
+    // As deep as the stack is not: the record is refused, and the process lives.
+    let list = r#"{"type": "record", "name": "list", "fields": [{"name": "next", "type": ["null", "list"]}]}"#;
+    let list = register(&server, "list-value", list, "AVRO");
+    let deep = [&[0][..], &list.to_be_bytes(), &[2; 1_000_000], &[0]].concat();
+    let lists = Avro::<Value>::new(&registry);
+    let Err(NotDecoded::Yet(wait)) = lists.decode(&Message::of(&deep)) else { panic!("the schema is not known") };
+    wait.await.unwrap();
+    let Err(NotDecoded::Ever(why)) = lists.decode(&Message::of(&deep)) else { panic!("it has been read") };
+    assert!(why.contains("deeper"), "{why}");
 }
 
 /// What is asked for and not had in time is an error of the registry's and not of the record's.

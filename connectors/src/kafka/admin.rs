@@ -4,7 +4,7 @@
 //! `forget` fence it, and it ends or begins again; that is said where it matters, and cannot be prevented.
 use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
-    producer::{BaseRecord, Producer as _},
+    producer::{BaseProducer, BaseRecord, Producer as _},
 };
 use std::time::Duration;
 use tidegate_checkpoint::{commit::CommitRecord, ids::JobId};
@@ -116,7 +116,7 @@ impl Admin {
                 client.send(tombstone).map_err(|(error, _)| error)
             })
             .await?;
-        producer.call(what, |client, limit| client.commit_transaction(limit)).await
+        producer.call(what, BaseProducer::commit_transaction).await
     }
 
     /// How far a group is behind, by partition of a topic.

@@ -86,7 +86,7 @@ pub(super) async fn fence(
 ) -> Result<Arc<Producer>> {
     let producer = Producer::new(kafka, &Role::Transactional { id, timeout }, counts.clone())?;
     let what = format!("an older producer with the job's transactional id {id:?} cannot be fenced");
-    producer.clone().call(what, |client, limit| client.init_transactions(limit)).await?;
+    producer.clone().call(what, rdkafka::producer::Producer::init_transactions).await?;
     Ok(producer)
 }
 
@@ -211,7 +211,7 @@ impl Transactions {
         let producer = self.lane(turn);
         let began = now();
         let what = "the commit of the job's transaction has failed, and nobody knows whether it counts";
-        producer.clone().call(what, |client, limit| client.commit_transaction(limit)).await?;
+        producer.clone().call(what, rdkafka::producer::Producer::commit_transaction).await?;
         kill::point("kafka.commit.ended");
         let took = now().duration_since(began);
         producer.ended();

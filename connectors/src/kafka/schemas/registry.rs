@@ -435,6 +435,7 @@ fn escaped(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
 
     #[test]
     fn a_subject_is_the_topics_unless_it_is_named() {
@@ -448,5 +449,41 @@ mod tests {
     fn a_registrys_secrets_are_not_shown() {
         let registry = Registry::at("http://a:1").set("basic.auth.user.info", "me:canary");
         assert!(!format!("{registry:?}").contains("canary"), "{registry:?}");
+    }
+
+    /// A registry with these answers, one a connection, and nothing behind them.
+    fn answering(answers: &'static [(&'static str, &'static str)]) -> (String, impl Future<Output = ()>) {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = move |(status, body): &(&str, &str)| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        };
+        (url, spawn_blocking(move || answers.iter().for_each(answer)).map(Result::unwrap))
+    }
+
+    /// Registries have copies, and one that lags does not know yet what a writer has been told by another. No real one
+    /// can be made to lag, so this is said by one that knows nothing else.
+    #[tokio::test]
+    async fn a_schema_that_a_copy_of_the_registry_does_not_know_yet_is_asked_for_again() {
+        const UNKNOWN: (&str, &str) = ("404 Not Found", r#"{"error_code": 40403, "message": "not here"}"#);
+        const LATER: &[(&str, &str)] = &[UNKNOWN, UNKNOWN, ("200 OK", r#"{"schema": "\"long\""}"#)];
+        let (url, served) = answering(LATER);
+        let registry = Registry::at(&url);
+        let Err(NotDecoded::Yet(wait)) = registry.schema(7) else { panic!("it should wait") };
+        wait.await.unwrap();
+        assert_eq!(registry.schema(7).unwrap().of(Format::Avro).unwrap(), "\"long\"");
+        served.await;
+
+        let (url, served) = answering(&[UNKNOWN, UNKNOWN, UNKNOWN]);
+        let registry = Registry::at(&url);
+        let Err(NotDecoded::Yet(wait)) = registry.schema(7) else { panic!("it should wait") };
+        wait.await.unwrap();
+        let Err(NotDecoded::Ever(why)) = registry.schema(7) else { panic!("it has said so three times") };
+        assert!(why.contains("not here"), "{why}");
+        served.await;
     }
 }
