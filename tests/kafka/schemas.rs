@@ -267,7 +267,7 @@ async fn schemas_change_while_a_job_runs_and_records_wait_for_a_registry_that_is
     // As deep as the stack is not: the record is refused, and the process lives.
     let list = r#"{"type": "record", "name": "list", "fields": [{"name": "next", "type": ["null", "list"]}]}"#;
     let list = register(&server, "list-value", list, "AVRO");
-    let deep = [&[0][..], &list.to_be_bytes(), &[2; 1_000_000], &[0]].concat();
+    let deep = [&[0][..], &list.to_be_bytes(), &vec![2; 1_000_000], &[0]].concat();
     let lists = Avro::<Value>::new(&registry);
     let Err(NotDecoded::Yet(wait)) = lists.decode(&Message::of(&deep)) else { panic!("the schema is not known") };
     wait.await.unwrap();
