@@ -3,17 +3,20 @@
 //!
 //! A double of a server is as wrong as what its author believes. What the engine promises at its edges is
 //! therefore shown against the real thing: killed, restarted, and seen through a proxy that loses replies. What a
-//! server needs (jars, mostly) is fetched once into `~/.cache/tidegate`. This is no engine code: nothing
+//! server needs (jars, a binary) is fetched once into `~/.cache/tidegate`. This is no engine code: nothing
 //! here is published, and the engine depends on none of it.
 #![allow(clippy::disallowed_methods, reason = "no engine code: real processes and the real clock")]
 #![allow(clippy::missing_errors_doc, reason = "everything here fails in the same way: see Failed")]
 
 mod cache;
+pub mod http;
 pub mod kafka;
 pub mod line;
+mod log;
 mod maven;
 mod ports;
 pub mod registry;
+mod tool;
 
 /// What went wrong, for people: what was tried, why it failed, and what helps.
 pub type Failed = String;
