@@ -15,8 +15,12 @@ pub mod line;
 mod log;
 mod maven;
 mod ports;
+mod process;
+pub mod redis;
 pub mod registry;
 mod tool;
+mod wheel;
+pub mod without;
 
 /// What went wrong, for people: what was tried, why it failed, and what helps.
 pub type Failed = String;
