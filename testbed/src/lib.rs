@@ -9,6 +9,7 @@
 #![allow(clippy::missing_errors_doc, reason = "everything here fails in the same way: see Failed")]
 
 mod cache;
+pub mod hdfs;
 pub mod http;
 pub mod kafka;
 pub mod line;
