@@ -9,6 +9,7 @@
 #![allow(clippy::missing_errors_doc, reason = "everything here fails in the same way: see Failed")]
 
 mod cache;
+mod go;
 pub mod hdfs;
 pub mod http;
 pub mod kafka;
@@ -19,6 +20,7 @@ mod ports;
 mod process;
 pub mod redis;
 pub mod registry;
+pub mod s3;
 mod tool;
 mod wheel;
 pub mod without;
