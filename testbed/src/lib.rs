@@ -18,6 +18,7 @@ mod log;
 mod maven;
 mod ports;
 mod process;
+pub mod proxy;
 pub mod redis;
 pub mod registry;
 pub mod s3;

@@ -1,27 +1,58 @@
 //! A proxy that understands requests: it answers some of them itself, as an overloaded server does, delays others,
-//! and loses requests and replies.
+//! and loses requests and replies. What a request and a reply are is said by a [`Wire`].
 //!
 //! A proxy of bytes cannot show the hard case of a conditional write: the server has written, and the reply is lost,
 //! so that the client's second try finds its own first one in the way. So each request is read whole, the server's
-//! reply is awaited, and only then the line is cut. A connection is one thread, since a client of HTTP/1.1 asks one
-//! thing at a time.
+//! reply is awaited, and only then the line is cut. A connection is one thread and one request at a time: those that a
+//! client sends ahead wait for their turn, which changes nothing but the speed.
 use std::{
     collections::HashMap,
     io::{self, BufReader, Write as _},
+    marker::PhantomData,
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use super::message::Message;
 use crate::{Failed, ports};
+
+/// A protocol of requests and replies that come in turn.
+pub trait Wire: 'static {
+    /// What the proxy is to answer in the server's place.
+    type Answer: Clone + Send + 'static;
+
+    /// Reads the next request; none at the end of the stream. What it says to the client meanwhile goes to `to`.
+    fn request(from: &mut BufReader<TcpStream>, to: &mut TcpStream) -> io::Result<Option<Request>>;
+
+    /// Reads the reply to a request.
+    fn reply(from: &mut BufReader<TcpStream>, to: &Request) -> io::Result<Reply>;
+
+    /// As it is written.
+    fn answer(answer: &Self::Answer) -> Vec<u8>;
+}
+
+/// A request as it came.
+pub struct Request {
+    /// What it is, as rules name it: `PUT /bucket/key`, `SET key value`.
+    pub line: String,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
+/// A reply as it came.
+pub struct Reply {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Nothing can follow it on its connection.
+    pub is_last: bool,
+}
 
 /// What happens to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The proxy answers with this status; the server never sees the request.
-    Answer(u16),
+pub enum Fault<A> {
+    /// The proxy answers; the server never sees the request.
+    Answer(A),
     /// The server never sees the request, and the connection is closed.
     LoseRequest,
     /// The server has done it; the client never learns of it, and the connection is closed.
@@ -30,29 +61,27 @@ pub enum Fault {
     DelayReply(Duration),
 }
 
-struct Rule {
-    /// What the request begins with, as `PUT /bucket/`.
+struct Rule<A> {
     prefix: String,
     left: u32,
-    fault: Fault,
+    fault: Fault<A>,
 }
 
-#[derive(Default)]
-struct State {
+struct State<A> {
     is_over: bool,
-    rules: Vec<Rule>,
-    /// Method and path of all requests that have come.
+    rules: Vec<Rule<A>>,
+    /// The lines of all requests that have come.
     seen: Vec<String>,
     fired: u64,
     connections: HashMap<u64, [TcpStream; 2]>,
     next: u64,
 }
 
-#[derive(Default)]
-struct Shared {
+struct Shared<W: Wire> {
     port: u16,
-    state: Mutex<State>,
+    state: Mutex<State<W::Answer>>,
     changed: Condvar,
+    wire: PhantomData<fn(W)>,
 }
 
 /// Ends both directions of both; a thread that reads from one wakes up.
@@ -62,18 +91,21 @@ fn close(ends: &[TcpStream; 2]) {
     }
 }
 
-/// A proxy before a server that speaks HTTP.
-pub struct Proxy {
+/// A proxy before a server.
+pub struct Proxy<W: Wire> {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<W>>,
 }
 
-impl Proxy {
+impl<W: Wire> Proxy<W> {
     /// Listens on a free port, and leads to this one of 127.0.0.1.
     pub fn to(port: u16) -> Result<Self, Failed> {
         let listener = ports::listen()?;
         let address = listener.local_addr().map_err(|e| format!("the proxy's port: {e}"))?;
-        let shared = Arc::new(Shared { port, ..Shared::default() });
+        let (rules, seen, connections) = (Vec::new(), Vec::new(), HashMap::new());
+        let state = State { is_over: false, rules, seen, fired: 0, connections, next: 0 };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let shared = Arc::new(Shared::<W> { port, state, changed, wire: PhantomData });
         let accepting = shared.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -94,9 +126,9 @@ impl Proxy {
         self.address
     }
 
-    /// Does this to the next `count` requests that begin so (`PUT /bucket/`, `GET /`; all, if it is empty). Of the rules
+    /// Does this to the next `count` requests that begin so (`PUT /bucket/`, `SET `; all, if it is empty). Of the rules
     /// that concern a request the first acts.
-    pub fn on(&self, prefix: &str, count: u32, fault: Fault) {
+    pub fn on(&self, prefix: &str, count: u32, fault: Fault<W::Answer>) {
         self.shared.lock().rules.push(Rule { prefix: prefix.to_owned(), left: count, fault });
     }
 
@@ -105,7 +137,7 @@ impl Proxy {
         self.shared.lock().rules.clear();
     }
 
-    /// Method and path of the requests that have come, and begin so, in their order.
+    /// The requests that have come and begin so, in their order.
     pub fn seen(&self, prefix: &str) -> Vec<String> {
         self.shared.lock().seen.iter().filter(|line| line.starts_with(prefix)).cloned().collect()
     }
@@ -131,7 +163,7 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
+impl<W: Wire> Drop for Proxy<W> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.is_over = true;
@@ -142,18 +174,18 @@ impl Drop for Proxy {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<W: Wire> Shared<W> {
+    fn lock(&self) -> MutexGuard<'_, State<W::Answer>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The fault that is due for this request, if one is.
-    fn due(&self, line: &str) -> Option<Fault> {
+    fn due(&self, line: &str) -> Option<Fault<W::Answer>> {
         let mut state = self.lock();
         state.seen.push(line.to_owned());
         let rule = state.rules.iter_mut().find(|rule| line.starts_with(&rule.prefix))?;
         rule.left = rule.left.saturating_sub(1);
-        let fault = rule.fault;
+        let fault = rule.fault.clone();
         state.rules.retain(|rule| rule.left > 0);
         Some(fault)
     }
@@ -187,29 +219,21 @@ impl Shared {
     fn exchange(&self, client: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
         let (mut asked, mut answered) = (BufReader::new(client.try_clone()?), BufReader::new(server.try_clone()?));
         loop {
-            let go_on = || client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-            let Some(request) = Message::request(&mut asked, go_on)? else { return Ok(()) };
-            let fault = self.due(request.line());
-            match fault {
-                Some(Fault::Answer(status)) => {
+            let Some(request) = W::request(&mut asked, client)? else { return Ok(()) };
+            let fault = self.due(&request.line);
+            match &fault {
+                Some(Fault::Answer(answer)) => {
                     self.acted();
-                    write!(client, "HTTP/1.1 {status} by the proxy\r\ncontent-length: 0\r\n\r\n")?;
+                    client.write_all(&W::answer(answer))?;
                     continue;
                 }
                 Some(Fault::LoseRequest) => {
                     self.acted();
                     return Ok(());
                 }
-                _ => server.write_all(&request.bytes())?,
+                _ => server.write_all(&request.bytes)?,
             }
-            let reply = loop {
-                let reply = Message::reply(&mut answered, request.line().starts_with("HEAD "))?;
-                let reply = reply.ok_or(io::ErrorKind::UnexpectedEof)?;
-                // The client has been told to go on already.
-                if reply.status().is_none_or(|status| status >= 200) {
-                    break reply;
-                }
-            };
+            let reply = W::reply(&mut answered, &request)?;
             if fault.is_some() {
                 self.acted();
             }
@@ -218,68 +242,10 @@ impl Shared {
                 Some(Fault::DelayReply(time)) => thread::sleep(time),
                 _ => {}
             }
-            client.write_all(&reply.bytes())?;
+            client.write_all(&reply.bytes)?;
             if reply.is_last {
                 return Ok(());
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-
-    use super::*;
-    use crate::http;
-
-    /// A proxy before a server that answers every request with its body, and how many it has answered.
-    fn proxied() -> Proxy {
-        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let proxy = Proxy::to(server.local_addr().unwrap().port()).unwrap();
-        let count = Arc::new(Mutex::new(0));
-        thread::spawn(move || {
-            for mut client in server.incoming().flatten() {
-                let count = count.clone();
-                thread::spawn(move || {
-                    let mut asked = BufReader::new(client.try_clone().unwrap());
-                    while let Ok(Some(_)) = Message::request(&mut asked, || Ok(())) {
-                        let n = {
-                            let mut count = count.lock().unwrap();
-                            *count += 1;
-                            *count
-                        };
-                        write!(client, "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{n}").unwrap();
-                    }
-                });
-            }
-        });
-        proxy
-    }
-
-    #[test]
-    fn faults_meet_the_requests_that_they_are_for() {
-        let proxy = proxied();
-        let ask = |method: &str, path: &str| {
-            let reply = http::ask(&proxy.address().to_string(), method, path, &[], b"body");
-            reply.map(|reply| (reply.status, reply.text()))
-        };
-        let done = |n: u32| Ok((200, n.to_string()));
-        assert_eq!(ask("GET", "/a"), done(1));
-        proxy.on("PUT /a", 2, Fault::Answer(503));
-        assert_eq!(ask("GET", "/a"), done(2));
-        assert_eq!([ask("PUT", "/a"), ask("PUT", "/a/b")].map(|r| r.unwrap().0), [503, 503]);
-        assert_eq!(ask("PUT", "/a"), done(3));
-        proxy.on("", 1, Fault::LoseReply);
-        assert!(ask("GET", "/").is_err());
-        proxy.on("", 1, Fault::LoseRequest);
-        assert!(ask("GET", "/").is_err());
-        assert_eq!(ask("GET", "/"), done(5));
-        proxy.on("GET /", 1, Fault::DelayReply(Duration::from_millis(50)));
-        let began = Instant::now();
-        assert_eq!(ask("GET", "/"), done(6));
-        assert!(began.elapsed() >= Duration::from_millis(50));
-        assert_eq!((proxy.fired(), proxy.seen("PUT /a/").len(), proxy.seen("").len()), (5, 1, 9));
-        assert!(proxy.wait_fired(5, Duration::ZERO) && !proxy.wait_fired(6, Duration::from_millis(1)));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tidegate_testbed::{
-    redis::{Client, Cluster, Options, Redis, Sentinels, Value},
+    redis::{Client, Cluster, Fault, Options, Proxy, Redis, Sentinels, Value},
     without::left_out,
 };
 
@@ -85,6 +85,27 @@ fn who_has_no_right_is_refused() {
     }
     let why = Redis::start(&Options::default().set("appendfsync", "perhaps")).err().unwrap();
     assert!(why.contains("it has ended") && why.contains("perhaps"), "{why}");
+}
+
+#[test]
+fn the_proxy_loses_what_the_server_has_done() {
+    if left_out("redis") {
+        return;
+    }
+    let redis = Redis::start(&Options::default()).unwrap();
+    let proxy = Proxy::to(redis.port()).unwrap();
+    let connect = || Client::connect(&proxy.address().to_string()).unwrap();
+    proxy.on("INCR n", 1, Fault::LoseReply);
+    assert!(connect().ask(&["incr", "n"]).is_err());
+    // Who asks again without knowing counts twice.
+    assert_eq!(connect().ask(&["INCR", "n"]).unwrap(), Value::Integer(2));
+    proxy.on("INCR", 1, Fault::LoseRequest);
+    assert!(connect().ask(&["INCR", "n"]).is_err());
+    proxy.on("", 1, Fault::Answer("LOADING for a while".into()));
+    let mut client = connect();
+    assert!(client.ask(&["INCR", "n"]).unwrap_err().contains("LOADING"));
+    assert_eq!(client.ask(&["INCR", "n"]).unwrap(), Value::Integer(3));
+    assert_eq!((proxy.fired(), proxy.seen("INCR n").len()), (3, 5));
 }
 
 #[test]

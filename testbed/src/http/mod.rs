@@ -1,7 +1,7 @@
 //! HTTP/1.1 as far as tests need it: [`ask`] is a client that no library is behind, so that a test can look at a server
 //! without the client that it tests, and [`Proxy`] stands before a server and does what networks do.
 mod message;
-mod proxy;
+mod wire;
 
 use std::{
     io::{BufReader, Write as _},
@@ -11,8 +11,14 @@ use std::{
 
 use message::Message;
 
-pub use self::proxy::{Fault, Proxy};
-use crate::Failed;
+pub use self::wire::Http;
+use crate::{Failed, proxy};
+
+/// A proxy before a server that speaks HTTP.
+pub type Proxy = proxy::Proxy<Http>;
+
+/// What happens to one request; an answer in the server's place is a status.
+pub type Fault = proxy::Fault<u16>;
 
 /// Nothing that a server of a test is asked takes so long.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);

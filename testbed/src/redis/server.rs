@@ -42,6 +42,11 @@ impl Redis {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// The port of its address.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// For clients that want an address with a scheme, and the password, if there is one.
     pub fn url(&self) -> String {
         let password = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
