@@ -23,7 +23,7 @@ pub mod redis;
 pub mod registry;
 pub mod s3;
 mod tool;
-mod wheel;
+pub mod wheel;
 pub mod without;
 
 /// What went wrong, for people: what was tried, why it failed, and what helps.

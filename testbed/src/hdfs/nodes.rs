@@ -47,6 +47,11 @@ impl Hdfs {
         format!("hdfs://127.0.0.1:{}", self.ports.name)
     }
 
+    /// The `NameNode`'s port for clients.
+    pub fn port(&self) -> u16 {
+        self.ports.name
+    }
+
     /// The folder in which all is.
     pub fn folder(&self) -> &Path {
         self.folder.path()
