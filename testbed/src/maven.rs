@@ -1,13 +1,12 @@
 //! Jars from Maven's central repository, with all they depend on. Maven itself is asked, as it alone knows which
-//! of two versions wins and which mirror this machine is to use; nothing of the machine's Maven settings is
-//! overridden. What is missing is said together with the command that brings it.
+//! of two versions wins and which mirror this machine is to use.
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use crate::Failed;
+use crate::{Failed, cache, tool};
 
 const INSTALL: &str = "apt-get install default-jre-headless maven";
 const JAVA_MIN: u32 = 17;
@@ -16,7 +15,7 @@ const JAVA_MIN: u32 = 17;
 pub(crate) type Artifact = (&'static str, &'static str, &'static str);
 
 /// Copies the artifacts and what they depend on to a folder.
-pub(crate) fn fetch(artifacts: &[Artifact], to: &Path) -> Result<(), Failed> {
+fn fetch(artifacts: &[Artifact], to: &Path) -> Result<(), Failed> {
     let dependencies: String = artifacts
         .iter()
         .map(|(group, name, version)| {
@@ -65,22 +64,34 @@ pub(crate) fn check_java() -> Result<(), Failed> {
     }
 }
 
-/// Runs a command of which only the failure is worth reading.
+/// Runs Maven or Java.
 pub(crate) fn run(command: &mut Command, needed: &str) -> Result<(), Failed> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(|e| format!("{needed}, and {program} cannot be started ({e}): {INSTALL}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = [output.stdout, output.stderr].map(|t| String::from_utf8_lossy(&t).into_owned()).concat();
-    Err(format!("{needed}, and {program} failed ({}):\n{}", output.status, tail(&text, 15)))
+    tool::run(command, needed, INSTALL)
 }
 
-/// The last lines, in which the reason is.
-pub(crate) fn tail(text: &str, lines: usize) -> String {
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
+/// Jars in one folder of the cache.
+pub(crate) struct Libs(PathBuf);
+
+impl Libs {
+    /// Finds those of a server, or fetches them.
+    pub fn find(server: &str, version: &str, artifacts: &[Artifact]) -> Result<Self, Failed> {
+        check_java()?;
+        let libs = cache::folder(&format!("{}-{version}", server.to_lowercase()))?.join("libs");
+        cache::once(&libs, |to| {
+            eprintln!("== {server} {version} is fetched to {}", libs.display());
+            fetch(artifacts, to)
+        })?;
+        Ok(Self(libs))
+    }
+
+    /// All of them, always in the same order.
+    pub fn class_path(&self) -> Result<String, Failed> {
+        let failed = |e| format!("{}: {e}: remove the folder, and it is fetched anew", self.0.display());
+        let listed = fs::read_dir(&self.0).map_err(failed)?;
+        let mut jars: Vec<String> = listed.flatten().map(|e| e.path().display().to_string()).collect();
+        jars.sort();
+        Ok(jars.join(":"))
+    }
 }
 
 /// The 17 of `openjdk version "17.0.15" 2025-04-15`, and the 8 of `java version "1.8.0_42"`.
@@ -103,13 +114,5 @@ mod tests {
         ] {
             assert_eq!(major(text), version, "{text}");
         }
-    }
-
-    #[test]
-    fn what_is_missing_is_said_with_what_brings_it() {
-        let error = run(&mut Command::new("no-such-mvn"), "it is needed").unwrap_err();
-        assert!(error.contains("it is needed") && error.contains("no-such-mvn") && error.contains(INSTALL), "{error}");
-        let error = run(Command::new("sh").args(["-c", "echo why; exit 3"]), "it is needed").unwrap_err();
-        assert!(error.contains("why") && error.contains('3'), "{error}");
     }
 }

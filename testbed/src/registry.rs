@@ -12,21 +12,19 @@
 //! ```
 use std::{
     fs::File,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
 use crate::{
-    Failed, cache,
-    kafka::{jars::Jars, log::Log},
+    Failed, cache, http,
+    kafka::jars::Jars,
     line::Line,
+    log::Log,
     maven::{self, Artifact},
     ports,
 };
@@ -35,8 +33,6 @@ use crate::{
 const ARTIFACT: Artifact = ("io.apicurio", "apicurio-registry-app", "3.0.9");
 const API: &str = "/apis/ccompat/v7";
 const READY_WITHIN: Duration = Duration::from_secs(90);
-/// How often a start is tried whose port another process has taken meanwhile.
-const TRIES: u32 = 3;
 
 /// A schema registry.
 pub struct Registry {
@@ -72,17 +68,11 @@ impl Registry {
     /// Starts one with properties of its own, as its documentation names them.
     pub fn with(properties: &[(&str, &str)]) -> Result<Self, Failed> {
         let class_path = format!("{}:{}", Jars::find()?.compiled().display(), runner()?.display());
-        let mut tried = 1;
-        loop {
-            match Self::launch(&class_path, properties) {
-                Err(why) if tried < TRIES && why.contains("already bound") => tried += 1,
-                started => return started.map_err(|why| format!("the schema registry: {why}")),
-            }
-        }
+        let started = ports::start(None, 1, |ports| Self::launch(&class_path, properties, ports[0]));
+        started.map_err(|why| format!("the schema registry: {why}"))
     }
 
-    fn launch(class_path: &str, properties: &[(&str, &str)]) -> Result<Self, Failed> {
-        let [port] = ports::free(1)?[..] else { return Err("there is no free port".into()) };
+    fn launch(class_path: &str, properties: &[(&str, &str)], port: u16) -> Result<Self, Failed> {
         let folder = tempfile::Builder::new().prefix("tidegate-registry-").tempdir();
         let folder = folder.map_err(|e| format!("a temporary folder: {e}"))?;
         let path = folder.path().join("log");
@@ -96,34 +86,14 @@ impl Registry {
         java.stdin(Stdio::piped()).stderr(out.try_clone().map_err(failed)?).stdout(out);
         let process = java.spawn().map_err(|e| format!("java cannot be started: {e}"))?;
         let mut registry = Self { port, line: Line::to(port)?, process, _folder: folder };
-        let until = Instant::now() + READY_WITHIN;
-        while !matches!(registry.ask("GET", "/subjects", ""), Ok((200, _))) {
-            let ended = registry.process.try_wait().ok().flatten();
-            if ended.is_some() || Instant::now() > until {
-                let why =
-                    ended.map_or_else(|| "it is not ready in time".into(), |status| format!("it has ended ({status})"));
-                return Err(format!("{why}; the end of its log:\n{}", Log(path).end()));
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+        let is_ready = || matches!(ask(port, "GET", "/subjects", ""), Ok((200, _)));
+        Log(path).until(&mut registry.process, READY_WITHIN, is_ready)?;
         Ok(registry)
     }
 
     /// Asks the registry itself, as any client could: its answer's status and text.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, String), Failed> {
-        let failed = |e: std::io::Error| format!("{method} {path}: {e}");
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).map_err(failed)?;
-        let length = body.len();
-        write!(
-            stream,
-            "{method} {API}{path} HTTP/1.0\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .map_err(failed)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map_err(failed)?;
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let (_, text) = answer.split_once("\r\n\r\n").unwrap_or_default();
-        Ok((status.ok_or_else(|| format!("{method} {path}: no HTTP: {answer:?}"))?, text.to_owned()))
+        ask(self.port, method, path, body)
     }
 
     /// Where clients begin.
@@ -140,6 +110,12 @@ impl Registry {
     pub fn line(&self) -> &Line {
         &self.line
     }
+}
+
+fn ask(port: u16, method: &str, path: &str, body: &str) -> Result<(u16, String), Failed> {
+    let (address, path) = (format!("127.0.0.1:{port}"), format!("{API}{path}"));
+    let reply = http::ask(&address, method, &path, &[("content-type", "application/json")], body.as_bytes())?;
+    Ok((reply.status, reply.text()))
 }
 
 impl Drop for Registry {

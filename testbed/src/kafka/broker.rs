@@ -21,10 +21,9 @@ use tempfile::TempDir;
 use super::{
     Judge, Proxy, Settings,
     jars::Jars,
-    log::Log,
     settings::{self, Member, Ports},
 };
-use crate::{Failed, ports};
+use crate::{Failed, log::Log, ports};
 
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 /// How often a start is tried whose ports another process has taken meanwhile.

@@ -15,7 +15,7 @@ use std::{
 use super::settings::{self, Member, Ports, Settings};
 use crate::{
     Failed, cache,
-    maven::{self, Artifact},
+    maven::{self, Artifact, Libs},
     ports,
 };
 
@@ -38,7 +38,7 @@ const FRUGAL: [&str; 3] = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLeve
 
 /// Kafka on this machine.
 pub(crate) struct Jars {
-    libs: PathBuf,
+    libs: Libs,
     /// Of this crate's own programs.
     programs: PathBuf,
 }
@@ -46,16 +46,10 @@ pub(crate) struct Jars {
 impl Jars {
     /// Finds them, or fetches and prepares them.
     pub fn find() -> Result<Self, Failed> {
-        maven::check_java()?;
-        let folder = cache::folder(&format!("kafka-{KAFKA}"))?;
-        let libs = folder.join("libs");
-        cache::once(&libs, |to| {
-            eprintln!("== Kafka {KAFKA} is fetched to {}", libs.display());
-            maven::fetch(ARTIFACTS, to)
-        })?;
+        let libs = Libs::find("Kafka", KAFKA, ARTIFACTS)?;
         let mut hasher = DefaultHasher::new();
         (SOURCES, ARTIFACTS, &FRUGAL).hash(&mut hasher);
-        let programs = folder.join(format!("programs-{:016x}", hasher.finish()));
+        let programs = cache::folder(&format!("kafka-{KAFKA}"))?.join(format!("programs-{:016x}", hasher.finish()));
         let jars = Self { libs, programs };
         cache::once(&jars.programs, |to| jars.compile(to))?;
         // The archive knows its jar by its path: it is made where it stays.
@@ -67,7 +61,7 @@ impl Jars {
     fn compile(&self, to: &Path) -> Result<(), Failed> {
         let failed = |e: std::io::Error| format!("{}: {e}", to.display());
         let mut compiler = Command::new("java");
-        compiler.args(["-XX:TieredStopAtLevel=1", "-cp"]).arg(self.class_path()?);
+        compiler.args(["-XX:TieredStopAtLevel=1", "-cp"]).arg(self.libs.class_path()?);
         compiler.args(["org.eclipse.jdt.internal.compiler.batch.Main", "-17", "-nowarn", "-d", "classes"]);
         for (name, text) in SOURCES {
             fs::write(to.join(name), text).map_err(failed)?;
@@ -75,7 +69,7 @@ impl Jars {
                 compiler.arg(name);
             }
         }
-        compiler.arg("-cp").arg(self.class_path()?);
+        compiler.arg("-cp").arg(self.libs.class_path()?);
         let needed = "the programs that start and question Kafka are compiled";
         maven::run(compiler.current_dir(to), needed)?;
         let mut pack = Command::new("java");
@@ -115,15 +109,7 @@ impl Jars {
         let mut java = Command::new("java");
         let log = self.programs.join("log4j2.properties");
         java.args(FRUGAL).arg(format!("-Dlog4j2.configurationFile={}", log.display()));
-        java.arg("-cp").arg(format!("{}:{}", self.class_path()?, self.compiled().display()));
+        java.arg("-cp").arg(format!("{}:{}", self.libs.class_path()?, self.compiled().display()));
         Ok(java)
-    }
-
-    fn class_path(&self) -> Result<String, Failed> {
-        let failed = |e| format!("{}: {e}: remove the folder, and it is fetched anew", self.libs.display());
-        let listed = fs::read_dir(&self.libs).map_err(failed)?;
-        let mut jars: Vec<String> = listed.flatten().map(|e| e.path().display().to_string()).collect();
-        jars.sort();
-        Ok(jars.join(":"))
     }
 }

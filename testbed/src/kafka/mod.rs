@@ -16,7 +16,6 @@ pub mod api;
 mod broker;
 pub(crate) mod jars;
 mod judge;
-pub(crate) mod log;
 mod protocol;
 mod proxy;
 mod settings;
