@@ -28,6 +28,7 @@ pub use api::{
     AttemptReport, CheckpointReport, Job, JobHandle, JobState, JobStatus, KeyedStream, SourceStream, Stream,
     WindowedStream,
 };
+pub use bytesize::ByteSize;
 pub use connect::Undecodable;
 pub use metrics::{CheckpointMetrics, Figure, FigureValue, JobMetrics, Latency, OperatorMetrics};
 pub use operators::{

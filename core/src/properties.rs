@@ -44,6 +44,58 @@ impl Properties {
     }
 }
 
+/// An address that may have a user and a password in it, which are never shown.
+///
+/// ```
+/// use tidegate_core::properties::SecretUrl;
+/// let url = SecretUrl::from("redis://tidegate:hunter2@host:6379/0");
+/// assert_eq!(url.to_string(), "redis://(hidden)@host:6379/0");
+/// assert_eq!(url.reveal(), "redis://tidegate:hunter2@host:6379/0");
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    /// With everything that is in it: for whoever connects.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&str> for SecretUrl {
+    fn from(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, url) in self.0.split(',').enumerate() {
+            let comma = if n > 0 { "," } else { "" };
+            // What is before the last @ of the authority: a password may have one in it.
+            match url.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, "")))) {
+                Some((scheme, (authority, _))) if authority.contains('@') => {
+                    let at = url.rfind('@').unwrap_or(0);
+                    write!(f, "{comma}{scheme}://{HIDDEN}{}", &url[at..])?;
+                }
+                _ => write!(f, "{comma}{url}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
 /// Whether the property of this name must never be shown: better one too many than one too few.
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();

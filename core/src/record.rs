@@ -70,20 +70,23 @@ pub trait BatchOutput<E>: Send + 'static {
     /// As [`Output::sweep`].
     fn sweep(&mut self) -> bool;
 
-    /// A slice of deferred work beside a wait, as long as there is `more`; the task is woken for the next.
+    /// Deferred work beside a wait: a slice of it as long as there is `more`, for the next of which the task is woken;
+    /// and whatever goes on by itself.
     ///
     /// # Errors
     /// What has gone wrong in it: what is waited for may never come, and nobody else would ask.
     fn sweep_on(&mut self, more: &mut bool, cx: &mut Context<'_>) -> Result<()> {
         if *more {
             *more = self.sweep();
-            // Its snapshot, or its output, may have to be driven on.
-            let _ = self.poll_ready(cx)?;
             if *more {
                 cx.waker().wake_by_ref();
             }
         }
-        Ok(())
+        // What the state is waiting for, its snapshot, and its output have to be driven on.
+        match self.poll_ready(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! A misspelt key must never be ignored: every key is checked against the schema, which is the serialised
 //! default of [`Settings`] itself, and an unknown one is an error with the nearest right name.
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 use toml::{Table, Value};
 
 use tidegate_checkpoint::error::{Error, Result};
 
 use crate::{
-    properties::{Properties, flatten},
+    properties::{Properties, SecretUrl, flatten},
     state::codec::Codec,
 };
 
@@ -80,6 +81,66 @@ pub struct StateSettings {
     pub backend: String,
     /// How values are stored.
     pub codec: Codec,
+    /// Room for entries in memory, for each operator and subtask, over a backend that keeps state elsewhere: `"256MB"`.
+    pub cache: ByteSize,
+    /// `[state.rocksdb]`
+    pub rocksdb: RocksDbSettings,
+    /// `[state.redis]`
+    pub redis: RedisSettings,
+    /// `[state.object-store]`
+    pub object_store: ObjectStoreSettings,
+    /// `[state.operators.NAME]`: what is different for an operator.
+    pub operators: BTreeMap<String, OperatorStateSettings>,
+}
+
+/// The backend `rocksdb`: on local disks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RocksDbSettings {
+    /// Where it keeps its files, which need not outlast the process; empty: the system's folder for such.
+    pub directory: String,
+    /// For all operators of the process together: block cache and memtables.
+    pub memory: ByteSize,
+}
+
+/// The backend `redis`: Redis 7 or Valkey, alone, with Sentinel, or in a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RedisSettings {
+    /// `redis://`, or `rediss://` with TLS, then `user:password@host:port/db`; several of a cluster, or the sentinels',
+    /// with commas between.
+    pub url: SecretUrl,
+    /// Whether `url` is of a cluster's nodes.
+    pub cluster: bool,
+    /// The name of the master, where `url` is the sentinels'.
+    pub sentinel_master: String,
+    /// What is not answered for so long fails the attempt.
+    #[serde(with = "duration")]
+    pub give_up_after: Duration,
+}
+
+/// The backend `object-store`: a local directory, S3, GCS, Azure, or HDFS.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ObjectStoreSettings {
+    /// `file:///var/lib/state`, `s3://bucket/state`, `hdfs://namenode:9000/state`.
+    pub url: SecretUrl,
+}
+
+/// What is different for the state of one operator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct OperatorStateSettings {
+    /// The backend's name; empty: that of the job.
+    pub backend: String,
+}
+
+impl StateSettings {
+    /// The name of an operator's backend.
+    pub fn backend_of(&self, operator: &str) -> &str {
+        let own = self.operators.get(operator).map(|own| own.backend.as_str()).filter(|name| !name.is_empty());
+        own.unwrap_or(&self.backend)
+    }
 }
 
 /// What happens when an attempt fails.
@@ -146,7 +207,15 @@ impl Default for Settings {
             parallelism: 1,
             key_groups: 128,
             checkpoint: CheckpointSettings::default(),
-            state: StateSettings { backend: "memory".into(), codec: Codec::Named },
+            state: StateSettings {
+                backend: "memory".into(),
+                codec: Codec::Named,
+                cache: ByteSize::mb(64),
+                rocksdb: RocksDbSettings::default(),
+                redis: RedisSettings::default(),
+                object_store: ObjectStoreSettings::default(),
+                operators: BTreeMap::new(),
+            },
             restart: RestartSettings::default(),
             heartbeat: HeartbeatSettings { stuck_after: Duration::from_secs(10), fail_after: Duration::ZERO },
             report: ReportSettings { checkpoints: false, progress: false, summary: false },
@@ -172,6 +241,21 @@ impl Default for CheckpointSettings {
 impl Default for StateSettings {
     fn default() -> Self {
         Settings::default().state
+    }
+}
+impl Default for RocksDbSettings {
+    fn default() -> Self {
+        Self { directory: String::new(), memory: ByteSize::mb(512) }
+    }
+}
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: SecretUrl::default(),
+            cluster: false,
+            sentinel_master: String::new(),
+            give_up_after: Duration::from_secs(60),
+        }
     }
 }
 impl Default for RestartSettings {
@@ -285,8 +369,9 @@ impl Settings {
         let schema = Table::try_from(Self::default()).map_err(internal)?;
         check_keys(&overlay, &schema, "")?;
         // One by one, so that an error can name the setting.
-        for (setting, value) in leaves(overlay, "") {
-            merge(&mut base, nested(&setting, value));
+        for (way, value) in leaves(overlay, &[]) {
+            let setting = way.join(".");
+            merge(&mut base, nested(&way, value));
             let _: Self = Value::Table(base.clone()).try_into().map_err(|e: toml::de::Error| {
                 Error::config(e.message().to_owned()).at(setting).hint("see the documentation of Settings")
             })?;
@@ -348,24 +433,24 @@ fn merge(base: &mut Table, overlay: Table) {
     }
 }
 
-/// Every setting in a table, by its full name.
-fn leaves(table: Table, prefix: &str) -> Vec<(String, Value)> {
-    let named = |(key, value)| match value {
-        Value::Table(inner) => leaves(inner, &format!("{prefix}{key}.")),
-        value => vec![(format!("{prefix}{key}"), value)],
+/// Every setting in a table, with the way to it: names of operators and of properties may have dots in them.
+fn leaves(table: Table, way: &[String]) -> Vec<(Vec<String>, Value)> {
+    let named = |(key, value)| {
+        let way = [way, &[key]].concat();
+        match value {
+            Value::Table(inner) => leaves(inner, &way),
+            value => vec![(way, value)],
+        }
     };
     table.into_iter().flat_map(named).collect()
 }
 
 /// The table that one setting is in.
-fn nested(setting: &str, value: Value) -> Table {
-    match setting.split_once('.') {
-        Some((section, property)) if OPEN.contains(&section) => {
-            let property = Table::from_iter([(property.to_owned(), value)]);
-            Table::from_iter([(section.to_owned(), Value::Table(property))])
-        }
-        Some((section, rest)) => Table::from_iter([(section.to_owned(), Value::Table(nested(rest, value)))]),
-        None => Table::from_iter([(setting.to_owned(), value)]),
+fn nested(way: &[String], value: Value) -> Table {
+    match way {
+        [name] => Table::from_iter([(name.clone(), value)]),
+        [section, rest @ ..] => Table::from_iter([(section.clone(), Value::Table(nested(rest, value)))]),
+        [] => Table::new(),
     }
 }
 
@@ -374,6 +459,16 @@ fn check_keys(given: &Table, schema: &Table, prefix: &str) -> Result<()> {
     for (key, value) in given {
         match (schema.get(key), value) {
             (Some(Value::Table(_)), Value::Table(_)) if prefix.is_empty() && OPEN.contains(&key.as_str()) => {}
+            (Some(Value::Table(_)), Value::Table(operators)) if prefix == "state." && key == "operators" => {
+                let schema = Table::try_from(OperatorStateSettings::default()).unwrap_or_default();
+                for (operator, given) in operators {
+                    let Value::Table(given) = given else {
+                        return Err(Error::config(format!("state.operators.{operator} is a section, not a value"))
+                            .hint(format!("write [state.operators.{operator:?}] and its settings below it")));
+                    };
+                    check_keys(given, &schema, &format!("state.operators.{operator}."))?;
+                }
+            }
             (Some(Value::Table(inner)), Value::Table(given)) => check_keys(given, inner, &format!("{prefix}{key}."))?,
             (Some(Value::Table(_)), _) => {
                 return Err(Error::config(format!("{prefix}{key} is a section, not a value"))

@@ -27,7 +27,7 @@ use tidegate_checkpoint::{
     manifest::{ObjectRef, StateHandle},
     paths,
 };
-use tidegate_core::state::backend::{OpenContext, Residency, StateBackend, StateBackendFactory, WriteBatch};
+use tidegate_core::state::backend::{OpenContext, Residency, StateBackend, StateBackendFactory, Write, WriteBatch};
 
 /// Below this part of live bytes an object is compacted, in percent.
 const LIVE_MIN: u64 = 40;
@@ -88,12 +88,17 @@ impl StateBackend for MemoryBackend {
         Residency::Resident
     }
 
-    fn get_many(&mut self, keys: Vec<Bytes>) -> BoxFuture<'_, Result<Vec<Option<Bytes>>>> {
+    fn get_many(&mut self, keys: Vec<Bytes>) -> BoxFuture<'static, Result<Vec<Option<Bytes>>>> {
         let found = keys.iter().map(|k| self.restored.get(k).cloned()).collect();
         Box::pin(futures::future::ready(Ok(found)))
     }
 
-    fn scan(&mut self, start: Bytes, end: Option<Bytes>, limit: usize) -> BoxFuture<'_, Result<Vec<(Bytes, Bytes)>>> {
+    fn scan(
+        &mut self,
+        start: Bytes,
+        end: Option<Bytes>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<(Bytes, Bytes)>>> {
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
         let page = self.restored.range((Bound::Included(start), end)).take(limit);
         let page: Vec<_> = page.map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -105,17 +110,20 @@ impl StateBackend for MemoryBackend {
     }
 
     fn write(&mut self, batch: WriteBatch) -> Result<()> {
-        let bytes = Bytes::from(batch.bytes);
-        for (key, value) in batch.writes {
-            let place = value.map(|range| {
-                let crc = crc32fast::hash(&bytes[range.clone()]);
-                (self.length + range.start as u64, range.len() as u32, crc)
-            });
-            self.fresh.insert(key, place);
+        let mut offset = self.length;
+        for write in batch.iter() {
+            let (key, place) = match write {
+                Write::Put(key, value) => (key, Some((offset, value.len() as u32, crc32fast::hash(value)))),
+                Write::Delete(key) => (key, None),
+                Write::DeleteRange(..) => return Err(Error::internal("a range of blocks is deleted")),
+            };
+            offset += place.map_or(0, |(_, length, _)| u64::from(length));
+            self.fresh.insert(key.to_vec(), place);
         }
-        self.length += bytes.len() as u64;
-        if !bytes.is_empty() {
-            self.chunks.push(bytes);
+        self.length = offset;
+        let values = Bytes::from(batch.into_values());
+        if !values.is_empty() {
+            self.chunks.push(values);
         }
         Ok(())
     }
@@ -202,13 +210,6 @@ async fn read(context: &OpenContext, place: &Place) -> Result<Bytes> {
 async fn restore(context: &OpenContext) -> Result<BTreeMap<Bytes, Bytes>> {
     let mut blocks = BTreeMap::new();
     for handle in &context.restore {
-        if handle.backend != NAME {
-            return Err(Error::config(format!(
-                "the state of {} is in backend {}, not in memory",
-                context.operator, handle.backend
-            ))
-            .hint(format!("set state.backend = {:?}", handle.backend)));
-        }
         let rows = read_index(context, &handle.data).await?;
         let mut by_object = BTreeMap::<String, Vec<(Bytes, std::ops::Range<u64>, u32)>>::new();
         for row in rows {

@@ -1,5 +1,6 @@
-//! Keyed state over the memory backend, against a map: each snapshot is the state at its freeze, whatever
-//! the operator goes on to do while it is swept and stored.
+//! Keyed state over a backend, against a map: each snapshot is the state at its freeze, whatever
+//! the operator goes on to do while it is swept and stored; over memory, which holds everything, and over a backend
+//! of entries whose tables hold next to nothing.
 //!
 //! A history is played by several subtasks in step: updates (also so many that sub-shards split), windows
 //! made, discarded and made again, freezes, sweeps in slices of any size, snapshots that fail or hang in the
@@ -24,6 +25,7 @@ use tidegate_core::{
     },
     testkit::{
         block_on,
+        entries::Entries,
         store::{Fault, FaultyStore},
     },
 };
@@ -106,6 +108,9 @@ struct Snapshot {
 }
 
 struct World {
+    backend: Arc<dyn StateBackendFactory>,
+    /// Bytes of the tables, where they hold a part.
+    cache: usize,
     faults: FaultyStore,
     store: Arc<CheckpointStore>,
     codec: Codec,
@@ -122,9 +127,15 @@ struct World {
 
 impl World {
     async fn new(key_groups: u16, codec: Codec) -> Self {
+        Self::over(Arc::new(Memory), 0, key_groups, codec).await
+    }
+
+    async fn over(backend: Arc<dyn StateBackendFactory>, cache: usize, key_groups: u16, codec: Codec) -> Self {
         let faults = FaultyStore::new(Arc::new(InMemory::new()));
         let store = Arc::new(CheckpointStore::new(Arc::new(faults.clone()), "", JobId::new("job").unwrap()));
         let mut world = Self {
+            backend,
+            cache,
             faults,
             store,
             codec,
@@ -149,16 +160,19 @@ impl World {
         for subtask in (0..parallelism).map(Subtask) {
             let range = KeyGroupRange::of(subtask, parallelism, self.key_groups);
             let handles = from.iter().flat_map(|s| &s.handles).filter(|h| h.key_groups.overlaps(&range)).cloned();
-            let backend = Memory.open(OpenContext {
+            let backend = self.backend.open(OpenContext {
                 store: self.store.clone(),
                 operator: OperatorId::new("operator").unwrap(),
                 subtask,
                 attempt: Attempt(self.attempt),
                 key_groups: range,
+                restored: None,
                 restore: handles.collect(),
+                lineage: "lineage".into(),
+                settings: Arc::default(),
             });
-            let mut state =
-                KeyedState::new("operator", backend.await.unwrap(), self.codec, self.key_groups, range).unwrap();
+            let backend = backend.await.unwrap();
+            let mut state = KeyedState::new("operator", backend, self.codec, self.key_groups, range, self.cache);
             state.restore().await.unwrap();
             let watermark = from.and_then(|s| s.watermark);
             assert_eq!(state.watermark(), watermark, "the watermark comes back to every subtask");
@@ -166,13 +180,13 @@ impl World {
         }
         (self.model, self.watermark) = from.map(|s| (s.model.clone(), s.watermark)).unwrap_or_default();
         (self.parts, self.frozen) = (parts, None);
-        self.check("restored");
+        self.check("restored").await;
     }
 
-    /// The tables have what the model has.
-    fn check(&self, when: &str) {
+    /// The state has what the model has.
+    async fn check(&mut self, when: &str) {
         let mut found = Model::new();
-        for part in &self.parts {
+        for part in &mut self.parts {
             let before = found.len();
             for table in part.state.tables() {
                 for (key, value) in table.iter() {
@@ -181,20 +195,42 @@ impl World {
                 }
             }
             assert_eq!(part.state.len(), found.len() - before, "{when}: entries are counted");
+            for namespace in part.state.namespaces() {
+                if !part.state.has_more(namespace) {
+                    continue;
+                }
+                let (mut progress, mut more) = (part.state.go_through(namespace), true);
+                while more {
+                    let entries;
+                    (entries, more) = part.state.next_page(namespace, &mut progress).await.unwrap();
+                    for (key, value) in entries {
+                        assert_eq!(found.insert((namespace, key), value), None, "{when}: {key} is there twice");
+                    }
+                }
+            }
         }
         assert!(found == self.model, "{when}: {} entries, {} expected", found.len(), self.model.len());
     }
 
     /// As the engine does: the records of each subtask as one batch.
-    fn update(&mut self, window: i64, keys: impl Iterator<Item = u32>, add: u64) {
+    async fn update(&mut self, window: i64, keys: impl Iterator<Item = u32>, add: u64) {
         let keys: Vec<_> = keys.map(|key| (key, hash_key(&key))).collect();
         for part in &mut self.parts {
             let own = |hash: u64| part.range.contains(key_group(hash, self.key_groups));
             let mine: Vec<_> = keys.iter().filter(|(_, hash)| own(*hash)).collect();
             let mut records: Vec<_> =
                 mine.into_iter().map(|(key, hash)| Keyed { hash: *hash, key: *key, record: add, at: 0 }).collect();
+            let mut missing = Vec::new();
+            part.state.missing(&records, |_| Some(window), &mut missing).unwrap();
+            part.state.load(missing).await.unwrap();
             let change = |sum: &mut u64, next: Keyed<u32, u64>| *sum += next.record;
             part.state.update_while(window, &mut records.drain(..), |_| true, || 0, change).unwrap();
+            if part.state.needs_tending() {
+                if let Some((_, durable)) = part.state.tend().await.unwrap() {
+                    part.phase = Phase::Hanging(durable);
+                }
+                assert!(!part.state.needs_tending(), "there is room again");
+            }
         }
         for (key, _) in keys {
             *self.model.entry((window, key)).or_insert(0) += add;
@@ -203,7 +239,7 @@ impl World {
 
     async fn run(&mut self, op: Op) {
         match op {
-            Op::Update { window, first, count, add } => self.update(window, first..first + count, add),
+            Op::Update { window, first, count, add } => self.update(window, first..first + count, add).await,
             Op::Discard { window } => {
                 self.parts.iter_mut().for_each(|p| p.state.discard(window));
                 self.model.retain(|(namespace, _), _| *namespace != window);
@@ -304,7 +340,34 @@ proptest! {
             for op in ops {
                 world.run(op).await;
             }
-            world.check("at the end");
+            world.check("at the end").await;
+            let before = world.kept.len();
+            world.checkpoint().await;
+            assert!(world.kept.len() > before, "a healthy store keeps a checkpoint");
+            for snapshot in 0..world.kept.len() {
+                for parallelism in [1, 2, 3] {
+                    world.restart(Some(snapshot), parallelism).await;
+                }
+            }
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn each_snapshot_is_the_state_at_its_freeze_where_the_tables_hold_a_part(
+        ops in ops(),
+        key_groups in select(vec![1u16, 2, 8, 128]),
+        codec in select(vec![Codec::Named, Codec::Compact]),
+        cache in select(vec![200usize, 5_000, 40_000, 1_000_000]),
+    ) {
+        block_on(async {
+            let mut world = World::over(Arc::new(Entries), cache, key_groups, codec).await;
+            for op in ops {
+                world.run(op).await;
+            }
+            world.check("at the end").await;
             let before = world.kept.len();
             world.checkpoint().await;
             assert!(world.kept.len() > before, "a healthy store keeps a checkpoint");
@@ -325,12 +388,12 @@ fn keys(world: &World) -> u64 {
 fn a_snapshot_writes_only_the_sub_shards_that_have_changed_since_the_last_durable_one() {
     block_on(async {
         let mut world = World::new(8, Codec::Named).await;
-        world.update(0, 0..20_000, 1);
+        world.update(0, 0..20_000, 1).await;
         world.checkpoint().await;
         assert_eq!(keys(&world), 20_000, "the first one is full");
         world.checkpoint().await;
         assert_eq!(keys(&world), 20_000, "nothing has changed");
-        world.update(0, 7..8, 1);
+        world.update(0, 7..8, 1).await;
         world.checkpoint().await;
         let changed = keys(&world) - 20_000;
         assert!((1..=1_280).contains(&changed), "one sub-shard has changed, and {changed} entries were written");
@@ -344,9 +407,9 @@ fn a_snapshot_behind_a_failed_one_is_full() {
     block_on(async {
         for fault in [Fault::Refused, Fault::ReplyLost] {
             let mut world = World::new(8, Codec::Named).await;
-            world.update(0, 0..5_000, 1);
+            world.update(0, 0..5_000, 1).await;
             world.checkpoint().await;
-            world.update(0, 0..1, 1);
+            world.update(0, 0..1, 1).await;
             for op in [Op::Freeze, Op::Sweep { entries: u64::MAX / 2 }, Op::Store { fault: Some(fault) }] {
                 world.run(op).await;
             }
@@ -365,15 +428,15 @@ fn a_snapshot_behind_a_failed_one_is_full() {
 fn a_large_table_is_changed_as_exactly_while_it_grows_and_is_swept() {
     block_on(async {
         let mut world = World::new(8, Codec::Named).await;
-        world.update(0, 0..60_000, 1);
+        world.update(0, 0..60_000, 1).await;
         world.freeze();
         for step in 0..200u32 {
             // Old keys and new ones in no order, and each of them once more soon after.
             let scattered = (0..300).map(|i| (step * 300 + i).wrapping_mul(2_654_435_761) % 120_000);
-            world.update(0, scattered.flat_map(|key| [key, key / 2, key]), u64::from(step));
+            world.update(0, scattered.flat_map(|key| [key, key / 2, key]), u64::from(step)).await;
             world.parts.iter_mut().for_each(|p| p.sweep(400));
         }
-        world.check("after all");
+        world.check("after all").await;
         world.checkpoint().await;
         world.checkpoint().await;
         for snapshot in 0..world.kept.len() {
@@ -388,7 +451,7 @@ fn a_large_table_is_changed_as_exactly_while_it_grows_and_is_swept() {
 fn a_large_table_is_changed_up_to_the_first_record_that_does_not_fit() {
     block_on(async {
         let mut world = World::new(8, Codec::Named).await;
-        world.update(0, 0..60_000, 1);
+        world.update(0, 0..60_000, 1).await;
         for fitting in (0..70u32).chain([255, 256]) {
             let keyed = |key: u32| Keyed { hash: hash_key(&key), key, record: 1u64, at: 0 };
             let mut batch: Vec<_> = (0..256).map(|i| keyed(i * 211)).collect();
@@ -401,6 +464,6 @@ fn a_large_table_is_changed_up_to_the_first_record_that_does_not_fit() {
                 *world.model.entry((0, i * 211)).or_insert(0) += 1;
             }
         }
-        world.check("after all");
+        world.check("after all").await;
     });
 }

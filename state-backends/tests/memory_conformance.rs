@@ -12,3 +12,9 @@ fn the_memory_backend_conforms() {
 fn damage_to_any_object_is_refused_and_named() {
     assert!(damage(|| Memory) > 1, "an incremental snapshot has several objects");
 }
+
+/// The suite itself, by the plainest backend that caches.
+#[test]
+fn the_backend_of_the_tests_conforms() {
+    conformance(|| tidegate_core::testkit::entries::Entries, 500);
+}

@@ -72,9 +72,12 @@ async fn open(store: &Arc<CheckpointStore>, codec: Codec, restore: Vec<StateHand
         subtask: Subtask(0),
         attempt: Attempt(3),
         key_groups: range,
+        restored: None,
         restore,
+        lineage: "lineage".into(),
+        settings: Arc::default(),
     };
-    let mut state = KeyedState::new("per-hour", Memory.open(context).await.unwrap(), codec, KEY_GROUPS, range).unwrap();
+    let mut state = KeyedState::new("per-hour", Memory.open(context).await.unwrap(), codec, KEY_GROUPS, range, 0);
     state.restore().await.unwrap();
     state
 }

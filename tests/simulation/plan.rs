@@ -1,7 +1,7 @@
 //! What a seed's run is: the job, its input, its settings. Small inputs, many shapes.
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
-use tidegate::{Codec, RestartStrategy, Settings};
+use tidegate::{ByteSize, Codec, RestartStrategy, Settings};
 
 use crate::chaos::Chaos;
 
@@ -152,6 +152,9 @@ fn item(chaos: &Chaos, id: Id, disorder_ms: u64, undecodable: u64) -> Item {
 fn settings(chaos: &Chaos) -> Settings {
     let mut settings = Settings { key_groups: chaos.one_of(&[4, 8, 16]), ..Settings::default() };
     settings.state.codec = chaos.one_of(&[Codec::Named, Codec::Compact]);
+    settings.state.backend = chaos.one_of(&["memory", "entries"]).into();
+    // Room for none, for a few, and for all.
+    settings.state.cache = ByteSize(chaos.one_of(&[0, 1_000, 1_000_000]));
     let checkpoint = &mut settings.checkpoint;
     checkpoint.interval = Duration::from_millis(chaos.one_of(&[0, 10, 40, 40, 200]));
     checkpoint.min_pause = Duration::from_millis(chaos.one_of(&[0, 0, 30]));

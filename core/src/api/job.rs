@@ -1,5 +1,8 @@
 //! The job: a graph, its settings, and the start button.
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 use tokio::sync::{mpsc, oneshot};
 
 use tidegate_checkpoint::{
@@ -12,11 +15,14 @@ use super::{handle::JobHandle, source::SourceStream};
 use crate::{
     connect::Source,
     env::spawn,
-    plan::{Graph, explain::explain},
+    plan::{Graph, NodeKind, explain::explain},
     runtime::supervise::{Shared, Supervised, supervise},
     settings::Settings,
-    state::backend::StateBackendFactory,
+    state::backend::{Backends, StateBackendFactory},
 };
+
+/// Features of tidegate that bring a backend of that name.
+const FEATURES: &[&str] = &["rocksdb", "redis", "object-store"];
 
 /// A dataflow job that is being described, and can be started.
 pub struct Job {
@@ -66,17 +72,34 @@ impl Job {
         Ok(explain(&self.name, &self.graph, self.settings.parallelism))
     }
 
-    fn check(&self) -> Result<(JobId, Arc<dyn StateBackendFactory>)> {
+    fn check(&self) -> Result<(JobId, Backends)> {
         let id = JobId::new(&*self.name)?;
         self.graph.check()?;
         self.settings.clone().checked()?;
-        let wanted = &self.settings.state.backend;
-        let backend = self.backends.iter().find(|b| b.name() == wanted).cloned().ok_or_else(|| {
-            let known: Vec<_> = self.backends.iter().map(|b| b.name()).collect();
-            Error::config(format!("there is no state backend {wanted:?}"))
-                .hint(format!("compiled in: {}; others are features of tidegate", known.join(", ")))
-        })?;
-        Ok((id, backend))
+        let state = &self.settings.state;
+        let keyed = self.graph.names(NodeKind::Keyed);
+        if let Some(unknown) = state.operators.keys().find(|name| !keyed.iter().any(|k| k.as_str() == *name)) {
+            let known: Vec<_> = keyed.iter().map(|k| format!("{:?}", k.as_str())).collect();
+            return Err(Error::config(format!(
+                "state.operators.{unknown}: the job has no operator with state of this name"
+            ))
+            .hint(format!("it has {}", known.join(", "))));
+        }
+        let backend = |name: &str| {
+            self.backends.iter().find(|b| b.name() == name).cloned().ok_or_else(|| {
+                if FEATURES.contains(&name) {
+                    return Error::config(format!("the state backend {name:?} is not compiled in"))
+                        .hint(format!("add the feature {name:?} to the dependency on tidegate"));
+                }
+                let known: Vec<_> = self.backends.iter().map(|b| b.name()).collect();
+                Error::config(format!("there is no state backend {name:?}"))
+                    .hint(format!("compiled in: {}; others are features of tidegate", known.join(", ")))
+            })
+        };
+        let by_operator = keyed.iter().map(|k| Ok((k.clone(), backend(state.backend_of(k.as_str()))?)));
+        let by_operator = by_operator.collect::<Result<BTreeMap<_, _>>>()?;
+        backend(&state.backend)?;
+        Ok((id, Arc::new(by_operator)))
     }
 
     /// Starts the job on the current tokio runtime. It can be started again when that run has ended.
@@ -85,7 +108,7 @@ impl Job {
     /// [`Kind::Config`](tidegate_checkpoint::error::Kind): a mistake in the graph or the settings. What goes
     /// wrong from recovery on comes out of the handle.
     pub fn start(&self) -> Result<JobHandle> {
-        let (id, backend) = self.check()?;
+        let (id, backends) = self.check()?;
         tokio::runtime::Handle::try_current().map_err(|e| {
             Error::config("a job is started inside a tokio runtime").caused_by(e).hint("use #[tokio::main]")
         })?;
@@ -101,7 +124,7 @@ impl Job {
             return Err(Error::config(format!("job {id} is running: it has been started from here before"))
                 .hint("wait for its end, or stop or cancel it, before it is started again"));
         }
-        let shared = Arc::new(Shared::new(id, self.graph.clone(), self.settings.clone(), backend));
+        let shared = Arc::new(Shared::new(id, self.graph.clone(), self.settings.clone(), backends));
         *run = Arc::downgrade(&shared);
         let (requests, receiver) = mpsc::channel(16);
         let (running, cancelled) = oneshot::channel();

@@ -3,34 +3,23 @@
 //! At parallelism 1 the operator is fused into its upstream's chain (`KeyBy`); else it is the head of a
 //! task behind an exchange. Either way records come to `KeyedNode` in batches, with key and hash.
 //!
-//! The life of the state runs through the same few calls as everything else: it is loaded in the first
-//! `poll_ready`, frozen at a barrier, captured piece by piece in `sweep`, and the sealed snapshot goes to
-//! the coordinator through the reporter. A checkpoint for which the last snapshot is still on its way is
-//! declined.
-use futures::future::BoxFuture;
+//! How its state lives is in `node`.
 use std::{
     marker::PhantomData,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
-use tidegate_checkpoint::{
-    coordinator::Ack,
-    error::{Error, Result},
-    ids::OperatorId,
-};
+use tidegate_checkpoint::error::Result;
 
+use super::node::KeyedNode;
 use crate::{
     api::stream::Stream,
-    env::now,
-    metrics::stats::OperatorStats,
     plan::{Graph, NodeId},
-    record::{Barrier, BatchOutput, Control, Keyed, Output},
-    runtime::{build::Build, exchange::Exchange, gate, reporter::Reporter},
+    record::{BatchOutput, Control, Keyed, Output},
+    runtime::{build::Build, exchange::Exchange, gate},
     state::{
-        backend::OpenContext,
-        hash::{Key, check_key, hash_key},
-        keyed::{KeyedState, Swept},
+        hash::{Key, hash_key},
+        keyed::KeyedState,
         table::Value,
     },
     time::Timestamp,
@@ -59,19 +48,29 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
         let _ = state;
     }
 
-    /// The watermark has advanced; it is passed on afterwards.
-    ///
-    /// # Errors
-    /// Fails the attempt.
-    fn watermark<O: Output<Self::Out>>(
-        &mut self,
-        state: &mut KeyedState<K, Self::Value>,
-        watermark: Timestamp,
-        out: &mut O,
-    ) -> Result<()> {
-        let _ = (state, watermark, out);
-        Ok(())
+    /// The namespace in which `process` would look for a record's entry; `None`: it would look for none. Where the
+    /// tables hold a part of the state, the entry is read before.
+    fn namespace(&self, record: &Keyed<K, T>) -> Option<i64>;
+
+    /// The watermark has advanced; it is passed on afterwards. Says what is to be gone through before, in this order.
+    fn advance(&mut self, state: &mut KeyedState<K, Self::Value>, watermark: Timestamp) -> Vec<Visit> {
+        let _ = (state, watermark);
+        Vec::new()
     }
+
+    /// One of the entries of a namespace that fires.
+    fn fire<O: Output<Self::Out>>(
+        &mut self,
+        state: &KeyedState<K, Self::Value>,
+        namespace: i64,
+        entry: (&K, &Self::Value),
+        out: &mut O,
+    ) {
+        let _ = (state, namespace, entry, out);
+    }
+
+    /// Everything that `advance` has named has been gone through.
+    fn advanced(&mut self) {}
 
     /// A control for its side streams.
     fn side(&mut self, control: Control) {
@@ -89,6 +88,17 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
     fn sweep_side(&mut self) -> bool {
         false
     }
+}
+
+/// What becomes of a namespace when the watermark advances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The namespace.
+    pub namespace: i64,
+    /// Whether its entries fire.
+    pub fires: bool,
+    /// Whether they are discarded then.
+    pub discards: bool,
 }
 
 /// Makes the operator of each subtask.
@@ -194,182 +204,5 @@ where
             self.hand_on();
         }
         sweeping
-    }
-}
-
-/// Entries captured in one slice of sweeping.
-const SWEEP_ENTRIES: u64 = 4096;
-
-type Opening<K, V> = BoxFuture<'static, Result<KeyedState<K, V>>>;
-
-/// The running operator with its state.
-struct KeyedNode<K, T, Op: KeyedOperator<K, T>, O>
-where
-    K: Key,
-{
-    operator: Op,
-    state: Option<KeyedState<K, Op::Value>>,
-    opening: Option<Opening<K, Op::Value>>,
-    out: O,
-    reporter: Reporter,
-    stats: Arc<OperatorStats>,
-    fault: Option<Error>,
-    sweeping: bool,
-    records_in: u64,
-    input: PhantomData<fn(T)>,
-}
-
-impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> KeyedNode<K, T, Op, O> {
-    fn new(build: &mut Build<'_>, name: &str, node: NodeId, operator: Op, out: O) -> Result<Self> {
-        let id = OperatorId::new(name)?;
-        let context = build.context().clone();
-        let range = build.key_group_range();
-        let open = OpenContext {
-            store: context.store.clone(),
-            operator: id.clone(),
-            subtask: build.subtask(),
-            attempt: context.attempt,
-            key_groups: range,
-            restore: build.restored_state(&id),
-        };
-        let opening = Box::pin(async move {
-            let name = open.operator.to_string();
-            let backend = context.backends.open(open).await.map_err(|e| e.at(format!("state of operator {name}")))?;
-            let mut state = KeyedState::new(&name, backend, context.codec, context.key_groups, range)?;
-            state.restore().await?;
-            Ok(state)
-        });
-        Ok(Self {
-            operator,
-            state: None,
-            opening: Some(opening),
-            out,
-            reporter: build.reporter(id),
-            stats: build.stats(node),
-            fault: None,
-            sweeping: false,
-            records_in: 0,
-            input: PhantomData,
-        })
-    }
-
-    fn check(&mut self, result: Result<()>) {
-        if let Err(e) = result {
-            let name = &self.reporter.participant().operator;
-            self.fault.get_or_insert(e.at(format!("operator {name}")));
-        }
-    }
-
-    fn process(&mut self, batch: &mut Vec<Keyed<K, T>>) -> Result<()> {
-        let Some(state) = &mut self.state else {
-            return Err(Error::internal("records came before the state was loaded"));
-        };
-        // What has no canonical encoding hashes to 0, and next to nothing else does.
-        if let Some(why) = batch.iter().filter(|r| r.hash == 0).find_map(|r| check_key(&r.key).err()) {
-            let key = std::any::type_name::<K>();
-            return Err(Error::config(format!("the key type {key} cannot be used: {why}"))
-                .hint("use integers, strings, bytes, and structs, tuples, enums or vectors of them"));
-        }
-        // While sweeping, every record may have to capture a sub-shard.
-        let began = self.sweeping.then(now);
-        self.operator.process(state, batch, &mut self.out)?;
-        if let Some(began) = began {
-            self.stats.paused(now().duration_since(began));
-        }
-        Ok(())
-    }
-
-    fn barrier(&mut self, barrier: Barrier) {
-        let Some(state) = self.state.as_mut().filter(|_| self.fault.is_none()) else { return };
-        match state.freeze(barrier.epoch) {
-            Ok(true) => self.sweeping = true,
-            Ok(false) => self.reporter.decline(barrier.epoch, "its last snapshot is still being stored".into()),
-            Err(e) => self.check(Err(e)),
-        }
-    }
-
-    fn sweep_state(&mut self) -> Result<bool> {
-        let Some(state) = self.state.as_mut().filter(|_| self.sweeping && self.fault.is_none()) else {
-            return Ok(false);
-        };
-        let began = now();
-        let swept = state.sweep(SWEEP_ENTRIES)?;
-        self.stats.paused(now().duration_since(began));
-        match swept {
-            Swept::More => return Ok(true),
-            Swept::Idle => {}
-            Swept::Sealed(epoch, durable) => {
-                let counters = [
-                    ("records".to_owned(), self.records_in),
-                    ("late".to_owned(), self.stats.late.load(Relaxed)),
-                    ("entries".to_owned(), state.len() as u64),
-                ];
-                let ack = async move {
-                    let states = vec![durable.await?];
-                    Ok(Ack { states, counters: counters.into(), ..Ack::default() })
-                };
-                self.reporter.ack(epoch, false, Box::pin(ack));
-            }
-        }
-        self.sweeping = false;
-        Ok(false)
-    }
-}
-
-impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> BatchOutput<Keyed<K, T>>
-    for KeyedNode<K, T, Op, O>
-{
-    fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>) {
-        self.records_in += batch.len() as u64;
-        if self.fault.is_none() && !batch.is_empty() {
-            let result = self.process(batch);
-            self.check(result);
-        }
-        batch.clear();
-    }
-
-    fn control(&mut self, control: Control) {
-        match control {
-            Control::Watermark(watermark) => {
-                self.stats.watermark.store(watermark, Relaxed);
-                if let Some(state) = &mut self.state {
-                    let result = self.operator.watermark(state, watermark, &mut self.out);
-                    self.check(result);
-                }
-            }
-            Control::Barrier(barrier) => self.barrier(barrier),
-            Control::Marker(made) => self.stats.latency(now().duration_since(made).as_micros() as u64),
-            Control::Idle | Control::Flush => {}
-        }
-        self.out.control(control);
-        self.operator.side(control);
-    }
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if let Some(opening) = &mut self.opening {
-            let opened = ready!(opening.as_mut().poll(cx))?;
-            self.operator.opened(&opened);
-            (self.state, self.opening) = (Some(opened), None);
-        }
-        if let Some(fault) = self.fault.take() {
-            return Poll::Ready(Err(fault));
-        }
-        OperatorStats::add(&self.stats.records_in, self.records_in - self.stats.records_in.load(Relaxed));
-        if let Some(state) = &self.state {
-            self.stats.state_entries.store(state.len() as u64, Relaxed);
-        }
-        let side = self.operator.poll_side(cx)?;
-        let out = self.out.poll_ready(cx)?;
-        if side.is_ready() && out.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
-    }
-
-    fn sweep(&mut self) -> bool {
-        let more = self.sweep_state().unwrap_or_else(|e| {
-            self.sweeping = false;
-            self.check(Err(e));
-            false
-        });
-        let side = self.operator.sweep_side();
-        self.out.sweep() | more | side
     }
 }

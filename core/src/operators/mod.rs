@@ -12,6 +12,7 @@ pub mod union;
 
 pub mod aggregate;
 pub mod keyed;
+mod node;
 pub mod running;
 pub mod window;
 

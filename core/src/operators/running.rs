@@ -20,6 +20,9 @@ pub struct Running<A, M> {
     pub(crate) emit: M,
 }
 
+/// The one namespace of an aggregation that has no windows.
+const NAMESPACE: i64 = 0;
+
 impl<K, T, A, M, U> KeyedSpec<K, T> for Running<A, M>
 where
     K: Key,
@@ -45,6 +48,10 @@ where
     type Value = A::State;
     type Out = U;
 
+    fn namespace(&self, _: &Keyed<K, T>) -> Option<i64> {
+        Some(NAMESPACE)
+    }
+
     #[inline(always)]
     fn process<O: Output<U>>(
         &mut self,
@@ -54,7 +61,7 @@ where
     ) -> Result<()> {
         let aggregate = &self.aggregate;
         state.update_while(
-            0,
+            NAMESPACE,
             &mut records.drain(..),
             |_| true,
             || aggregate.init(),

@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     aggregate::Aggregate,
-    keyed::{KeyedOperator, KeyedSpec},
+    keyed::{KeyedOperator, KeyedSpec, Visit},
     side::SidePort,
 };
 use crate::{
@@ -27,7 +27,6 @@ use crate::{
     state::{
         hash::{Key, hash_key},
         keyed::KeyedState,
-        table::Table,
     },
     time::{MAX, MIN, Timestamp, Window, millis},
 };
@@ -191,12 +190,13 @@ where
         Ok(())
     }
 
-    fn watermark<O: Output<Self::Out>>(
-        &mut self,
-        state: &mut KeyedState<K, A::State>,
-        watermark: Timestamp,
-        out: &mut O,
-    ) -> Result<()> {
+    fn namespace(&self, record: &Keyed<K, T>) -> Option<i64> {
+        let window = self.spec.windows.window(record.at)?;
+        let open = (window.end - 1).saturating_add(self.spec.lateness_ms) > self.watermark;
+        open.then_some(window.start)
+    }
+
+    fn advance(&mut self, state: &mut KeyedState<K, A::State>, watermark: Timestamp) -> Vec<Visit> {
         let before = self.watermark;
         self.watermark = watermark.max(before);
         self.current = NO_WINDOW;
@@ -204,30 +204,35 @@ where
         if self.watermark < MAX {
             state.save_watermark(self.watermark);
         }
-        let length = self.spec.windows.length_ms;
-        let mut due: Vec<Timestamp> = state.tables().iter().map(Table::namespace).collect();
-        due.retain(|start| start.saturating_add(length - 1) <= watermark);
-        due.sort_unstable();
-        for start in due {
-            let window = Window { start, end: start.saturating_add(length) };
-            if window.end - 1 > before {
-                for table in state.tables().iter().filter(|t| t.namespace() == start) {
-                    for (key, value) in table.iter() {
-                        if self.ahead.is_some() && state.restored_watermark(hash_key(key)) >= Some(window.end - 1) {
-                            continue;
-                        }
-                        self.emitted += 1;
-                        let value = self.spec.aggregate.finish(value);
-                        out.record(Windowed { key: key.clone(), window, value }, window.end - 1);
-                    }
-                }
-            }
-            if (window.end - 1).saturating_add(self.spec.lateness_ms) <= watermark {
-                state.discard(start);
-            }
+        let end = |start: Timestamp| start.saturating_add(self.spec.windows.length_ms - 1);
+        let mut due = state.namespaces();
+        due.retain(|start| end(*start) <= watermark);
+        let visit = |start| Visit {
+            namespace: start,
+            fires: end(start) > before,
+            discards: end(start).saturating_add(self.spec.lateness_ms) <= watermark,
+        };
+        due.into_iter().map(visit).collect()
+    }
+
+    fn fire<O: Output<Self::Out>>(
+        &mut self,
+        state: &KeyedState<K, A::State>,
+        start: Timestamp,
+        (key, value): (&K, &A::State),
+        out: &mut O,
+    ) {
+        let window = Window { start, end: start.saturating_add(self.spec.windows.length_ms) };
+        if self.ahead.is_some() && state.restored_watermark(hash_key(key)) >= Some(window.end - 1) {
+            return;
         }
+        self.emitted += 1;
+        let value = self.spec.aggregate.finish(value);
+        out.record(Windowed { key: key.clone(), window, value }, window.end - 1);
+    }
+
+    fn advanced(&mut self) {
         self.ahead = self.ahead.filter(|newest| *newest > self.watermark);
-        Ok(())
     }
 
     fn side(&mut self, control: Control) {

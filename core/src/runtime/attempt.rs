@@ -144,9 +144,10 @@ impl<'a> Driver<'a> {
             attempt: start.attempt,
             parallelism: settings.parallelism,
             key_groups: settings.key_groups,
-            codec: settings.state.codec,
+            state: Arc::new(settings.state.clone()),
+            lineage: start.lineage.clone(),
             store: store.clone(),
-            backends: shared.backend.clone(),
+            backends: shared.backends.clone(),
             restored: start.restored.clone(),
             graph: shared.graph.clone(),
             stats: StatsRegistry::default(),
@@ -363,8 +364,9 @@ impl<'a> Driver<'a> {
         }
         let (store, attempt, retained) =
             (self.store.clone(), self.start.attempt, self.shared.settings.checkpoint.retained);
+        let backends = self.shared.backends.clone();
         self.garbage = Some(spawn(async move {
-            if let Err(error) = collect::collect(&store, attempt, retained).await {
+            if let Err(error) = collect::collect(&store, attempt, retained, &backends).await {
                 tracing::warn!(%error, "old checkpoints could not be deleted; the next checkpoint tries again");
             }
         }));

@@ -35,7 +35,8 @@ use crate::{
     operators::side::SidePort,
     plan::{Graph, NodeId},
     record::Keyed,
-    state::{backend::StateBackendFactory, codec::Codec},
+    settings::StateSettings,
+    state::backend::Backends,
 };
 
 /// What all subtasks of an attempt share.
@@ -48,12 +49,14 @@ pub struct AttemptContext {
     pub parallelism: u32,
     /// Key groups of the job.
     pub key_groups: u16,
-    /// How state is encoded.
-    pub codec: Codec,
+    /// What the job file says of state.
+    pub state: Arc<StateSettings>,
+    /// The lineage of the job's checkpoints.
+    pub lineage: String,
     /// Where checkpoints live.
     pub store: Arc<CheckpointStore>,
-    /// Makes the state backends.
-    pub backends: Arc<dyn StateBackendFactory>,
+    /// Makes the operators' states.
+    pub backends: Backends,
     /// The checkpoint that the attempt starts from.
     pub restored: Option<Arc<Manifest>>,
     pub(crate) graph: Graph,

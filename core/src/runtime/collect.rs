@@ -3,7 +3,7 @@
 //!
 //! An attempt that has been overtaken collects nothing: its successor may be about to read a checkpoint that
 //! this one no longer keeps. One that comes later finds the newest commit, which is kept.
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tidegate_checkpoint::{
     error::Result,
@@ -13,8 +13,15 @@ use tidegate_checkpoint::{
     store::CheckpointStore,
 };
 
+use crate::state::backend::{Backends, Kept};
+
 /// Collects once.
-pub(super) async fn collect(store: &CheckpointStore, attempt: Attempt, retained: usize) -> Result<()> {
+pub(super) async fn collect(
+    store: &Arc<CheckpointStore>,
+    attempt: Attempt,
+    retained: usize,
+    backends: &Backends,
+) -> Result<()> {
     let attempts: BTreeSet<_> = store.attempts().await?.into_iter().collect();
     if attempts.last() > Some(&attempt) {
         return Ok(());
@@ -25,10 +32,11 @@ pub(super) async fn collect(store: &CheckpointStore, attempt: Attempt, retained:
         objects: store.list("state").await?.into_iter().map(|o| o.path).collect(),
         attempts,
     };
-    let mut referenced = BTreeSet::new();
+    let (mut referenced, mut states) = (BTreeSet::new(), Vec::new());
     for epoch in kept(&inventory.commits, retained) {
         let manifest = store.read_manifest(&store.read_commit(epoch).await?.manifest).await?;
         referenced.extend(manifest.objects().map(|o| o.path.clone()));
+        states.push((epoch, manifest.states));
     }
     let job = store.job();
     let doomed =
@@ -41,13 +49,16 @@ pub(super) async fn collect(store: &CheckpointStore, attempt: Attempt, retained:
         }
     }
     kill::point("collect.after");
+    let mut told = BTreeSet::new();
+    for backend in backends.values().filter(|backend| told.insert(backend.name())) {
+        backend.collect(Kept { store: store.clone(), attempt, states: states.clone() }).await?;
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use tidegate_checkpoint::{
         commit::{CommitPermit, CommitPoint, CommitRecord, StoreCommitPoint},
         ids::{Epoch, JobId},
@@ -68,7 +79,7 @@ mod tests {
             commits.commit(&CommitPermit::forged(record)).await.unwrap();
         }
         store.claim("newer").await.unwrap();
-        collect(&store, attempt, 1).await.unwrap();
+        collect(&store, attempt, 1, &Backends::default()).await.unwrap();
         assert_eq!(store.commits().await.unwrap(), [1, 2].map(Epoch).into());
         assert_eq!(store.manifests().await.unwrap().len(), 2);
     }

@@ -33,7 +33,7 @@ use crate::{
     },
     plan::{Graph, NodeKind},
     settings::Settings,
-    state::backend::StateBackendFactory,
+    state::backend::Backends,
 };
 
 /// What a handle asks of the driver.
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     pub job: JobId,
     pub graph: Graph,
     pub settings: Settings,
-    pub backend: Arc<dyn StateBackendFactory>,
+    pub backends: Backends,
     pub began: Instant,
     pub status: watch::Sender<JobStatus>,
     live: Mutex<Live>,
@@ -78,10 +78,10 @@ struct Live {
 }
 
 impl Shared {
-    pub(crate) fn new(job: JobId, graph: Graph, settings: Settings, backend: Arc<dyn StateBackendFactory>) -> Self {
+    pub(crate) fn new(job: JobId, graph: Graph, settings: Settings, backends: Backends) -> Self {
         let reporting = Reporting::new(&settings.report);
         let (status, _) = watch::channel(JobStatus::default());
-        Self { job, graph, settings, backend, began: now(), status, live: Mutex::default(), reporting }
+        Self { job, graph, settings, backends, began: now(), status, live: Mutex::default(), reporting }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

@@ -8,7 +8,7 @@
 //! endian, so that rescaling, and the firing of a window, are ranges.
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use tidegate_checkpoint::{
     error::Result,
@@ -17,49 +17,98 @@ use tidegate_checkpoint::{
     store::CheckpointStore,
 };
 
+use crate::settings::StateSettings;
+
 /// How much of the state the typed tables hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Residency {
     /// All of it; values are blocks. What was restored is read once, by `scan`, and is in later snapshots
     /// only if it is written again.
     Resident,
-    /// Up to so many bytes; values are entries, and restored ones stay where they are.
-    Cached {
-        /// The bound on the typed tables.
-        bytes_max: usize,
-    },
+    /// As much as `state.cache` has room for; values are entries, and restored ones stay where they are.
+    Cached,
 }
 
-/// Puts and deletes, in order, with their bytes in one buffer.
+/// Puts and deletes, in order, with their bytes in two buffers.
 #[derive(Debug, Default)]
 pub struct WriteBatch {
-    /// The values' bytes, one behind the other.
-    pub bytes: Vec<u8>,
-    /// What is written: the key, and the value's place in `bytes`, or `None` for a delete.
-    pub writes: Vec<(Vec<u8>, Option<Range<usize>>)>,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+    writes: Vec<Place>,
+}
+
+/// Where a write's bytes are.
+#[derive(Debug)]
+enum Place {
+    Put { key: Range<usize>, value: Range<usize> },
+    Delete { key: Range<usize> },
+    DeleteRange { start: Range<usize>, end: Range<usize> },
+}
+
+/// One write of a [`WriteBatch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write<'a> {
+    /// A key has this value.
+    Put(&'a [u8], &'a [u8]),
+    /// A key has none.
+    Delete(&'a [u8]),
+    /// No key from the first on, up to and without the second, has one. Only to cached backends.
+    DeleteRange(&'a [u8], &'a [u8]),
 }
 
 impl WriteBatch {
+    fn add_key(&mut self, key: &[u8]) -> Range<usize> {
+        let start = self.keys.len();
+        self.keys.extend_from_slice(key);
+        start..self.keys.len()
+    }
     /// Adds a value that `fill` appends to the buffer.
     ///
     /// # Errors
     /// What `fill` returns; nothing is added then.
-    pub fn put_with(&mut self, key: Vec<u8>, fill: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
-        let start = self.bytes.len();
-        if let Err(e) = fill(&mut self.bytes) {
-            self.bytes.truncate(start);
+    pub fn put_with(&mut self, key: &[u8], fill: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<()> {
+        let start = self.values.len();
+        if let Err(e) = fill(&mut self.values) {
+            self.values.truncate(start);
             return Err(e);
         }
-        self.writes.push((key, Some(start..self.bytes.len())));
+        let (key, value) = (self.add_key(key), start..self.values.len());
+        self.writes.push(Place::Put { key, value });
         Ok(())
     }
     /// Adds a delete.
-    pub fn delete(&mut self, key: Vec<u8>) {
-        self.writes.push((key, None));
+    pub fn delete(&mut self, key: &[u8]) {
+        let key = self.add_key(key);
+        self.writes.push(Place::Delete { key });
+    }
+    /// Adds a delete of all keys from `start` on, up to and without `end`.
+    pub fn delete_range(&mut self, start: &[u8], end: &[u8]) {
+        let (start, end) = (self.add_key(start), self.add_key(end));
+        self.writes.push(Place::DeleteRange { start, end });
     }
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
+    }
+    /// Writes.
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        self.keys.len() + self.values.len()
+    }
+    /// The writes, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Write<'_>> {
+        self.writes.iter().map(|write| match write {
+            Place::Put { key, value } => Write::Put(&self.keys[key.clone()], &self.values[value.clone()]),
+            Place::Delete { key } => Write::Delete(&self.keys[key.clone()]),
+            Place::DeleteRange { start, end } => Write::DeleteRange(&self.keys[start.clone()], &self.keys[end.clone()]),
+        })
+    }
+    /// The values' bytes, which lie one behind the other in the order of the puts: for backends that keep them together.
+    pub fn into_values(self) -> Vec<u8> {
+        self.values
     }
 }
 
@@ -71,24 +120,39 @@ pub trait StateBackend: Send {
     /// See [`Residency`]. Asked once.
     fn residency(&self) -> Residency;
 
-    /// The values of `keys`, in their order. One call a batch of records; only of cached backends.
+    /// The values of `keys`, in their order; the keys are sorted and differ. Only of cached backends, and not of a key
+    /// whose last write has not been `flushed`.
     ///
     /// # Errors
     /// Fails the attempt.
-    fn get_many(&mut self, keys: Vec<Bytes>) -> BoxFuture<'_, Result<Vec<Option<Bytes>>>>;
+    fn get_many(&mut self, keys: Vec<Bytes>) -> BoxFuture<'static, Result<Vec<Option<Bytes>>>>;
 
     /// Up to `limit` pairs in key order with `start <= key < end` (`None`: no end); the next page begins
-    /// behind the last key.
+    /// behind the last key. As `get_many`, not where writes have not been `flushed`.
     ///
     /// # Errors
     /// Fails the attempt; [`Kind::Corrupt`](tidegate_checkpoint::error::Kind) names the damaged object.
-    fn scan(&mut self, start: Bytes, end: Option<Bytes>, limit: usize) -> BoxFuture<'_, Result<Vec<(Bytes, Bytes)>>>;
+    fn scan(
+        &mut self,
+        start: Bytes,
+        end: Option<Bytes>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<(Bytes, Bytes)>>>;
 
-    /// Writes into the epoch that is being built. Quick: buffers.
+    /// Writes into the epoch that is being built. Quick: buffers, or begins.
     ///
     /// # Errors
     /// Fails the attempt.
     fn write(&mut self, batch: WriteBatch) -> Result<()>;
+
+    /// Ready when everything that was written before the call can be read; it need not be durable. The engine waits for
+    /// it before it writes much more, so that what is buffered has a bound.
+    ///
+    /// # Errors
+    /// Fails the attempt.
+    fn flushed(&mut self) -> BoxFuture<'static, Result<()>> {
+        Box::pin(futures::future::ready(Ok(())))
+    }
 
     /// Ends the epoch: the snapshot is everything written so far. The call is the cut and is quick; the
     /// future makes it durable. It is not called again before that future has ended. When the future fails,
@@ -107,6 +171,31 @@ pub trait StateBackendFactory: Send + Sync + 'static {
     /// # Errors
     /// [`Kind::Corrupt`](tidegate_checkpoint::error::Kind) when what is to be restored is damaged or missing.
     fn open(&self, context: OpenContext) -> BoxFuture<'static, Result<Box<dyn StateBackend>>>;
+
+    /// A checkpoint has been committed, and old ones been let go: gives up what no handle in `kept` needs, and what
+    /// dead attempts have left. Objects in the checkpoint store are not its business: who lists them in its handles has
+    /// them deleted.
+    ///
+    /// # Errors
+    /// It is told, and tried again behind the next checkpoint.
+    fn collect(&self, kept: Kept) -> BoxFuture<'static, Result<()>> {
+        let _ = kept;
+        Box::pin(futures::future::ready(Ok(())))
+    }
+}
+
+/// The backend of each operator that keeps state.
+pub type Backends = Arc<BTreeMap<OperatorId, Arc<dyn StateBackendFactory>>>;
+
+/// What may still be restored.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The checkpoint store.
+    pub store: Arc<CheckpointStore>,
+    /// Who collects. Nothing of a newer attempt's may be touched.
+    pub attempt: Attempt,
+    /// The state of the checkpoints that are kept, from the oldest, by epoch and operator.
+    pub states: Vec<(Epoch, BTreeMap<OperatorId, Vec<StateHandle>>)>,
 }
 
 /// Whose state is opened, and from what.
@@ -122,8 +211,14 @@ pub struct OpenContext {
     pub attempt: Attempt,
     /// The key groups it owns.
     pub key_groups: KeyGroupRange,
-    /// What the checkpoint has of these key groups; several handles, or parts of them, after rescaling.
+    /// The epoch of the checkpoint that is gone on from.
+    pub restored: Option<Epoch>,
+    /// What that checkpoint has of these key groups; several handles, or parts of them, after rescaling.
     pub restore: Vec<StateHandle>,
+    /// The job's lineage: a job of the same name that has been started from nothing has another.
+    pub lineage: String,
+    /// What the job file says of state.
+    pub settings: Arc<StateSettings>,
 }
 
 /// The first bytes of every key of a key group.

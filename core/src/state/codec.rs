@@ -67,6 +67,24 @@ impl Codec {
     }
 }
 
+/// Appends a key of state, as it is under any codec: `MessagePack` without field names, which has one encoding for one
+/// key, and can be read without the user's types.
+///
+/// # Errors
+/// As [`Codec::encode`].
+#[inline]
+pub fn encode_key<K: Serialize>(key: &K, out: &mut Vec<u8>) -> Result<()> {
+    key.serialize(&mut rmp_serde::Serializer::new(out)).map_err(|e| unwritable(&e))
+}
+
+/// The inverse of [`encode_key`].
+///
+/// # Errors
+/// As [`Codec::decode`].
+pub fn decode_key<K: DeserializeOwned>(bytes: &[u8]) -> Result<K> {
+    Codec::Named.decode(&mut &bytes[..])
+}
+
 struct Append<'a>(&'a mut Vec<u8>);
 
 impl postcard::ser_flavors::Flavor for Append<'_> {

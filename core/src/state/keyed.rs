@@ -10,6 +10,9 @@
 //!
 //! The hard case is a snapshot that cannot be made durable. What it wrote cannot be referred to by the
 //! next, so every table forgets what it has stored and the next snapshot is a full one.
+//!
+//! Over a backend that caches ([`Residency::Cached`]) the tables hold what has been used lately. What they may have to
+//! ask the backend for, and how they stay within their bound, is in `cached`.
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::{
@@ -31,10 +34,12 @@ use tidegate_checkpoint::{
 use crate::record::Keyed;
 
 use super::{
-    backend::{Residency, StateBackend, WriteBatch},
+    backend::{Residency, StateBackend},
+    cached::Cache,
     codec::Codec,
     cursor::Cursor,
     hash::{Key, hash_key, key_group},
+    shard::Holds,
     table::{Capture, Table, Value, is_watermark_key, namespace_of, watermark_key},
 };
 
@@ -44,7 +49,7 @@ const HAND_OVER: usize = 1 << 18;
 const PAGE: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Idle,
     Sweeping(Epoch),
     Sealing,
@@ -66,50 +71,44 @@ const FAILED: u8 = 2;
 
 /// See the module.
 pub struct KeyedState<K, V> {
-    tables: Vec<Table<K, V>>,
+    pub(super) tables: Vec<Table<K, V>>,
     /// Discarded while a snapshot still has to capture them.
     retired: Vec<Table<K, V>>,
     /// The memory of the last one that was discarded, for the next.
     spare: Option<Table<K, V>>,
-    backend: Box<dyn StateBackend>,
-    capture: Capture,
-    phase: Phase,
+    pub(super) backend: Box<dyn StateBackend>,
+    pub(super) capture: Capture,
+    pub(super) phase: Phase,
     outcome: Arc<AtomicU8>,
     depth_min: u8,
-    key_groups: u16,
-    range: KeyGroupRange,
+    pub(super) key_groups: u16,
+    pub(super) range: KeyGroupRange,
     generation: u32,
-    operator: String,
+    pub(super) operator: String,
     watermark: Option<i64>,
     /// What was restored, by key group: subtasks that one follows need not have seen the same.
-    restored: BTreeMap<u16, i64>,
+    pub(super) restored: BTreeMap<u16, i64>,
+    /// `None`: the tables hold everything.
+    pub(super) cache: Option<Cache>,
 }
 
 impl<K: Key, V: Value> KeyedState<K, V> {
-    /// Over an open backend; `restore` reads what is in it.
-    ///
-    /// # Errors
-    /// [`Kind::Config`](tidegate_checkpoint::error::Kind): a cached backend, which needs the cache layer.
+    /// Over an open backend; `restore` reads what is in it. `cache_bytes` bounds the tables where the backend caches.
     pub fn new(
         operator: &str,
         backend: Box<dyn StateBackend>,
         codec: Codec,
         key_groups: u16,
         range: KeyGroupRange,
-    ) -> Result<Self> {
-        if backend.residency() != Residency::Resident {
-            return Err(Error::config(format!(
-                "operator {operator}: this backend caches entries, which this version cannot do"
-            ))
-            .hint("use state.backend = \"memory\""));
-        }
-        let batch = WriteBatch::default();
-        Ok(Self {
+        cache_bytes: usize,
+    ) -> Self {
+        let cached = backend.residency() == Residency::Cached;
+        Self {
             tables: Vec::new(),
             retired: Vec::new(),
             spare: None,
             backend,
-            capture: Capture { codec, batch, obsolete: Vec::new(), active: false, entries: 0 },
+            capture: Capture::new(codec),
             phase: Phase::Idle,
             outcome: Arc::default(),
             depth_min: key_groups.trailing_zeros() as u8,
@@ -119,14 +118,20 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             operator: operator.to_owned(),
             watermark: None,
             restored: BTreeMap::new(),
-        })
+            cache: cached.then(|| Cache::new(cache_bytes)),
+        }
     }
 
-    /// Reads the restored blocks into the tables, keeping the entries of the subtask's key groups.
+    /// Reads what was restored: all of it into the tables, unless the backend caches.
     ///
     /// # Errors
-    /// [`Kind::Corrupt`](tidegate_checkpoint::error::Kind) when a block cannot be read.
+    /// [`Kind::Corrupt`](tidegate_checkpoint::error::Kind) when it cannot be read.
     pub async fn restore(&mut self) -> Result<()> {
+        if self.cache.is_some() { self.restore_index().await } else { self.restore_blocks().await }
+    }
+
+    /// Reads the blocks into the tables, keeping the entries of the subtask's key groups.
+    async fn restore_blocks(&mut self) -> Result<()> {
         let mut start = Bytes::copy_from_slice(&self.range.start.to_be_bytes());
         let end = Some(Bytes::copy_from_slice(&self.range.end.to_be_bytes()));
         loop {
@@ -140,13 +145,8 @@ impl<K: Key, V: Value> KeyedState<K, V> {
     }
 
     fn restore_block(&mut self, key: &[u8], block: &[u8]) -> Result<()> {
-        let damaged = || Error::corrupt("a block of state is not one of ours");
         if is_watermark_key(key) {
-            let saved = i64::from_le_bytes(block.try_into().map_err(|_| damaged())?);
-            let (key_group, _) = key.split_first_chunk().ok_or_else(damaged)?;
-            self.restored.insert(u16::from_be_bytes(*key_group), saved);
-            self.watermark = Some(self.watermark.map_or(saved, |w| w.min(saved)));
-            return Ok(());
+            return self.restore_watermark(key, block);
         }
         let namespace = namespace_of(key).ok_or_else(damaged)?;
         let (codec, rest) = block.split_first().ok_or_else(damaged)?;
@@ -163,12 +163,21 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         if rest.is_empty() { Ok(()) } else { Err(damaged()) }
     }
 
+    pub(super) fn restore_watermark(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let saved = i64::from_le_bytes(value.try_into().map_err(|_| damaged())?);
+        let (key_group, _) = key.split_first_chunk().ok_or_else(damaged)?;
+        self.restored.insert(u16::from_be_bytes(*key_group), saved);
+        self.watermark = Some(self.watermark.map_or(saved, |w| w.min(saved)));
+        Ok(())
+    }
+
     /// The table of a namespace, made if there is none.
-    fn table(&mut self, namespace: i64) -> usize {
+    pub(super) fn table(&mut self, namespace: i64) -> usize {
         self.tables.iter().position(|t| t.namespace() == namespace).unwrap_or_else(|| {
+            let holds = self.cache.as_ref().map_or(Holds::Resident, |cache| cache.holds(namespace));
             let table = match self.spare.take() {
-                Some(spare) => spare.begin(namespace, self.generation),
-                None => Table::new(namespace, self.depth_min, self.generation),
+                Some(spare) => spare.begin(namespace, self.generation, holds),
+                None => Table::new(namespace, self.depth_min, self.generation, holds),
             };
             self.tables.push(table);
             self.tables.len() - 1
@@ -228,9 +237,19 @@ impl<K: Key, V: Value> KeyedState<K, V> {
     }
 
     /// Pieces of one size, so that the allocator has them ready for the next snapshot.
-    fn hand_over(&mut self) -> Result<()> {
-        if self.capture.batch.bytes.len() < HAND_OVER {
+    pub(super) fn hand_over(&mut self) -> Result<()> {
+        if self.capture.batch.bytes() < HAND_OVER {
             return Ok(());
+        }
+        self.hand_over_all()
+    }
+
+    pub(super) fn hand_over_all(&mut self) -> Result<()> {
+        if self.capture.batch.is_empty() {
+            return Ok(());
+        }
+        if let Some(cache) = &mut self.cache {
+            cache.handed_over(&self.capture.batch);
         }
         self.backend.write(std::mem::take(&mut self.capture.batch))
     }
@@ -252,6 +271,9 @@ impl<K: Key, V: Value> KeyedState<K, V> {
 
     /// Drops a table and all in it. If a snapshot still needs what was in it, it is kept aside until then.
     pub fn discard(&mut self, namespace: i64) {
+        if let Some(cache) = &mut self.cache {
+            cache.drop_namespace(namespace);
+        }
         let Some(index) = self.tables.iter().position(|t| t.namespace() == namespace) else { return };
         let table = self.tables.swap_remove(index);
         if matches!(self.phase, Phase::Sweeping(_)) && !table.is_swept() {
@@ -309,12 +331,13 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             table.freeze();
         }
         for key in std::mem::take(&mut self.capture.obsolete) {
-            self.capture.batch.delete(key);
+            self.capture.batch.delete(&key);
         }
+        self.write_drops();
         if let Some(watermark) = self.watermark {
             for key_group in self.range.iter() {
                 let watermark = self.restored.get(&key_group).map_or(watermark, |restored| watermark.max(*restored));
-                self.capture.batch.put_with(watermark_key(key_group), |bytes| {
+                self.capture.batch.put_with(&watermark_key(key_group), |bytes| {
                     bytes.extend_from_slice(&watermark.to_le_bytes());
                     Ok(())
                 })?;
@@ -326,8 +349,9 @@ impl<K: Key, V: Value> KeyedState<K, V> {
     }
 
     fn forget_stored(&mut self) {
-        for table in &mut self.tables {
-            table.unsave();
+        // A backend that caches still has what it was given.
+        if self.cache.is_none() {
+            self.tables.iter_mut().for_each(Table::unsave);
         }
     }
 
@@ -337,7 +361,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
     /// As [`KeyedState::update_while`].
     pub fn sweep(&mut self, entries: u64) -> Result<Swept> {
         let Phase::Sweeping(epoch) = self.phase else { return Ok(Swept::Idle) };
-        let until = self.capture.entries + entries;
+        let until = self.capture.entries.saturating_add(entries);
         let mut done = true;
         for table in self.tables.iter_mut().chain(&mut self.retired) {
             let left = until.saturating_sub(self.capture.entries);
@@ -346,7 +370,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         if !done {
             return self.hand_over().map(|()| Swept::More);
         }
-        self.backend.write(std::mem::take(&mut self.capture.batch))?;
+        self.hand_over_all()?;
         self.capture.active = false;
         for table in std::mem::take(&mut self.retired) {
             table.discard(&mut self.capture);
@@ -365,4 +389,8 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         };
         Ok(Swept::Sealed(epoch, Box::pin(durable)))
     }
+}
+
+pub(super) fn damaged() -> Error {
+    Error::corrupt("a block of state is not one of ours")
 }

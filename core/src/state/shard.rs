@@ -4,6 +4,10 @@
 //! sub-shard's. Slots lie in groups of eight, whose tags are one word and are searched at once. A key's group is
 //! its home, or if that was full the first one that was not of `home ^ 1`, `home ^ 2`, ...
 //!
+//! In a table over a backend that caches, each entry has two marks besides: that it differs from what the backend has,
+//! and that it has been used since somebody last looked for one that could go. An entry leaves only with others, when
+//! the whole sub-shard is built anew without them: a slot that became free would cut off those behind it.
+//!
 //! Which tags a look-up needs is known from the hash, and which slot from the tags, before any key is compared.
 //! In a state larger than the caches that is what counts: what will be looked up is asked for ahead, first its tags
 //! and then its slot (`touch_tags`, `touch_slot`; see `cursor`).
@@ -53,6 +57,8 @@ pub(super) struct Shard<K, V> {
     /// A word a group: a byte a slot, 0 where it is free.
     tags: Box<[u64]>,
     groups: Box<[Group<K, V>]>,
+    /// A word a group, in a table that caches: the low byte says which entries are dirty, the high one which are used.
+    marks: Box<[u16]>,
     pub len: u32,
     /// The generation of the table in which it was last captured or found not to need it.
     pub generation: u32,
@@ -62,22 +68,51 @@ pub(super) struct Shard<K, V> {
     pub depth: u8,
     /// The backend has a block under its key.
     pub stored: bool,
-    /// And that block is what is in here.
+    /// And that block is what is in here; in a table that caches, no entry is dirty.
     pub saved: bool,
+    /// How much of what there is is in here.
+    pub holds: Holds,
 }
 
+/// Which of the entries of its hashes a sub-shard holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// All, and for ever.
+    Resident,
+    /// All, as long as none has to go: who looks for another need not ask the backend.
+    All,
+    /// Some; others may be in the backend.
+    Some,
+}
+
+/// Of an entry that has just been changed.
+const CHANGED: u16 = 0x0101;
+/// Of one that has come from the backend.
+const LOADED: u16 = 0x0100;
+const DIRTY: u16 = 0x00ff;
+
 impl<K: Key, V> Shard<K, V> {
-    pub(super) fn new(depth: u8, generation: u32) -> Self {
-        let (tags, groups) = Default::default();
-        Self { tags, groups, len: 0, generation, open: STALE, depth, stored: false, saved: false }
+    pub(super) fn new(depth: u8, generation: u32, holds: Holds) -> Self {
+        let (tags, groups, marks) = Default::default();
+        let (len, open, stored, saved) = (0, STALE, false, false);
+        Self { tags, groups, marks, len, generation, open, depth, stored, saved, holds }
     }
 
     /// As new, but with the memory that it has.
     pub(super) fn clear(&mut self, generation: u32) {
         let (mut tags, mut groups) = (std::mem::take(&mut self.tags), std::mem::take(&mut self.groups));
+        let mut marks = std::mem::take(&mut self.marks);
         tags.fill(0);
+        marks.fill(0);
         groups.iter_mut().flat_map(|g| &mut g.0).for_each(|slot| *slot = None);
-        *self = Self { tags, groups, ..Self::new(self.depth, generation) };
+        *self = Self { tags, groups, marks, ..Self::new(self.depth, generation, self.holds) };
+    }
+
+    /// Room for so many groups of slots, with nothing in them.
+    fn make_room(&mut self, groups: usize) -> Box<[Group<K, V>]> {
+        let marks = if self.holds == Holds::Resident { 0 } else { groups };
+        (self.tags, self.marks, self.len) = (vec![0; groups].into(), vec![0; marks].into(), 0);
+        std::mem::replace(&mut self.groups, (0..groups).map(|_| Group([const { None }; LANES])).collect())
     }
 
     /// The group of a hash.
@@ -115,9 +150,12 @@ impl<K: Key, V> Shard<K, V> {
         Err(usize::MAX)
     }
 
-    /// The value in a slot.
+    /// The value in a slot, to be changed.
     #[inline(always)]
     pub(super) fn value(&mut self, at: usize) -> Option<&mut V> {
+        if let Some(marks) = self.marks.get_mut(at / LANES) {
+            *marks |= CHANGED << (at % LANES);
+        }
         self.groups.get_mut(at / LANES).and_then(|g| g.0[at % LANES].as_mut()).map(|e| &mut e.1)
     }
 
@@ -164,19 +202,53 @@ impl<K: Key, V> Shard<K, V> {
     /// Doubles its slots.
     #[cold]
     pub(super) fn grow(&mut self) {
-        let bigger = Self::slots((self.groups.len() * 2).max(1));
-        self.tags = bigger.0;
-        let old = std::mem::replace(&mut self.groups, bigger.1);
-        self.len = 0;
-        old.into_iter().flat_map(|g| g.0).flatten().for_each(|entry| self.put(hash_key(&entry.0), entry));
+        self.rebuild((self.groups.len() * 2).max(1), |_| true);
     }
 
-    fn slots(groups: usize) -> (Box<[u64]>, Box<[Group<K, V>]>) {
-        (vec![0; groups].into(), (0..groups).map(|_| Group([const { None }; LANES])).collect())
+    /// Builds it anew with so many groups, or more if they are needed, out of the entries whose marks are as `keep`
+    /// says. Nobody has used them since.
+    fn rebuild(&mut self, groups: usize, keep: impl Fn(u16) -> bool) {
+        let marks = std::mem::take(&mut self.marks);
+        let old = self.make_room(groups);
+        for (group, entries) in old.into_iter().enumerate() {
+            let marks = marks.get(group).copied().unwrap_or(0);
+            for (lane, entry) in entries.0.into_iter().enumerate() {
+                let marks = (marks >> lane) & CHANGED;
+                if let Some(entry) = entry.filter(|_| keep(marks)) {
+                    self.put(hash_key(&entry.0), entry, marks);
+                }
+            }
+        }
+    }
+
+    /// Lets go of the entries that nobody has used since the last time and that the backend has as they are; how many
+    /// those were.
+    pub(super) fn evict(&mut self) -> usize {
+        let stays = |marks: u16| marks != 0;
+        let lanes = |marks: u16| ((marks | marks >> 8) & DIRTY).count_ones() as usize;
+        let left: usize = self.marks.iter().map(|marks| lanes(*marks)).sum();
+        let gone = (self.len as usize).saturating_sub(left);
+        if gone > 0 {
+            let groups = (left * 8 / (LANES * 5) + 1).next_power_of_two();
+            self.rebuild(groups, stays);
+            self.holds = Holds::Some;
+            self.open = STALE;
+        }
+        self.marks.iter_mut().for_each(|marks| *marks &= DIRTY);
+        gone
+    }
+
+    /// Puts in an entry that the backend has, unless its key is in here.
+    pub(super) fn load(&mut self, hash: u64, entry: (K, V)) -> bool {
+        let is_new = self.find(hash, &entry.0).is_err();
+        if is_new {
+            self.put(hash, entry, LOADED);
+        }
+        is_new
     }
 
     /// Puts in an entry whose key is not in here.
-    fn put(&mut self, hash: u64, entry: (K, V)) {
+    fn put(&mut self, hash: u64, entry: (K, V), mark: u16) {
         if self.is_full() {
             self.grow();
         }
@@ -184,8 +256,33 @@ impl<K: Key, V> Shard<K, V> {
         while self.tags[home ^ far] & HIGH == HIGH {
             far += 1;
         }
-        let free = lane(!self.tags[home ^ far] & HIGH);
-        self.fill((home ^ far) * LANES + free, hash, entry);
+        let lane = lane(!self.tags[home ^ far] & HIGH);
+        self.fill((home ^ far) * LANES + lane, hash, entry);
+        if let Some(marks) = self.marks.get_mut(home ^ far) {
+            *marks |= mark << lane;
+        }
+    }
+
+    /// Hands on the entries that the backend does not have as they are, or those of them that nobody has used; from then
+    /// on it does. How many those were.
+    ///
+    /// # Errors
+    /// That of the first of which `store` fails.
+    pub(super) fn clean<E>(&mut self, unused: bool, mut store: impl FnMut(&K, &V) -> Result<(), E>) -> Result<u64, E> {
+        let mut count = 0;
+        for (group, marks) in self.groups.iter().zip(&mut self.marks) {
+            let dirty = *marks & DIRTY & if unused { !(*marks >> 8) } else { DIRTY };
+            let mut left = dirty;
+            while left != 0 {
+                if let Some((key, value)) = &group.0[left.trailing_zeros() as usize] {
+                    store(key, value)?;
+                    count += 1;
+                }
+                left &= left - 1;
+            }
+            *marks &= !dirty;
+        }
+        Ok(count)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &(K, V)> {
@@ -197,13 +294,20 @@ impl<K: Key, V> Shard<K, V> {
     pub(super) fn split(&mut self) -> Self {
         let bit = 1u64 << (63 - self.depth);
         let half = || {
-            let (tags, groups) = Self::slots(self.groups.len() / 2);
-            Self { tags, groups, ..Self::new(self.depth + 1, self.generation) }
+            let mut half = Self::new(self.depth + 1, self.generation, self.holds);
+            half.make_room(self.groups.len() / 2);
+            half
         };
         let (mut low, mut high) = (half(), half());
-        for entry in std::mem::take(&mut self.groups).into_iter().flat_map(|g| g.0).flatten() {
-            let hash = hash_key(&entry.0);
-            if hash & bit == 0 { low.put(hash, entry) } else { high.put(hash, entry) }
+        let marks = std::mem::take(&mut self.marks);
+        for (group, entries) in std::mem::take(&mut self.groups).into_iter().enumerate() {
+            let marks = marks.get(group).copied().unwrap_or(0);
+            for (lane, entry) in entries.0.into_iter().enumerate() {
+                let Some(entry) = entry else { continue };
+                let hash = hash_key(&entry.0);
+                let to = if hash & bit == 0 { &mut low } else { &mut high };
+                to.put(hash, entry, (marks >> lane) & CHANGED);
+            }
         }
         *self = low;
         high

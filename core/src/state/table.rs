@@ -9,14 +9,17 @@
 //! is *captured* (serialised) before its first change; `sweep` captures the rest piece by piece. So each is
 //! serialised once a snapshot as it was at the freeze, with no copy and no `Clone`; and one whose block is
 //! already stored and unchanged is not serialised at all.
+//!
+//! Over a backend that caches, what is captured of a sub-shard is not a block but each of its dirty entries, under
+//! a key of its own.
 use tidegate_checkpoint::error::Result;
 
 use super::{
     backend::{WriteBatch, key_group_prefix},
-    codec::Codec,
+    codec::{Codec, encode_key},
     cursor::Cursor,
     hash::Key,
-    shard::{ENTRIES_MAX, STALE, Shard},
+    shard::{ENTRIES_MAX, Holds, STALE, Shard},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -43,8 +46,32 @@ pub(super) struct Capture {
     pub obsolete: Vec<Vec<u8>>,
     /// Whether a snapshot is in progress.
     pub active: bool,
-    /// Entries captured so far.
+    /// Entries captured so far, and their bytes.
     pub entries: u64,
+    pub bytes: u64,
+    /// The key of the entry that is being captured.
+    pub key: Vec<u8>,
+}
+
+impl Capture {
+    pub(super) fn new(codec: Codec) -> Self {
+        let (batch, obsolete, key) = Default::default();
+        Self { codec, batch, obsolete, active: false, entries: 0, bytes: 0, key }
+    }
+
+    /// One entry, under a key of its own.
+    fn entry<K: Key, V: Value>(&mut self, prefix: &[u8], key: &K, value: &V) -> Result<()> {
+        self.key.clear();
+        self.key.extend_from_slice(prefix);
+        encode_key(key, &mut self.key)?;
+        let (codec, before) = (self.codec, self.batch.bytes());
+        self.batch.put_with(&self.key, |bytes| {
+            bytes.push(codec.id());
+            codec.encode(value, bytes)
+        })?;
+        self.bytes += (self.batch.bytes() - before) as u64;
+        Ok(())
+    }
 }
 
 /// One namespace of an operator's state.
@@ -58,10 +85,14 @@ pub struct Table<K, V> {
     /// Sub-shards before this one have been swept in this generation.
     swept: usize,
     len: usize,
+    /// What a new sub-shard holds.
+    holds: Holds,
+    /// Entries have left.
+    partial: bool,
 }
 
 impl<K: Key, V: Value> Table<K, V> {
-    pub(super) fn new(namespace: i64, depth_min: u8, generation: u32) -> Self {
+    pub(super) fn new(namespace: i64, depth_min: u8, generation: u32, holds: Holds) -> Self {
         let directory = vec![NONE; 1 << depth_min];
         Self {
             namespace,
@@ -72,6 +103,8 @@ impl<K: Key, V: Value> Table<K, V> {
             generation,
             swept: usize::MAX,
             len: 0,
+            holds,
+            partial: false,
         }
     }
 
@@ -89,8 +122,12 @@ impl<K: Key, V: Value> Table<K, V> {
     }
 
     /// Begins the life of a recycled table.
-    pub(super) fn begin(mut self, namespace: i64, generation: u32) -> Self {
+    pub(super) fn begin(mut self, namespace: i64, generation: u32, holds: Holds) -> Self {
         (self.namespace, self.generation, self.swept) = (namespace, generation, usize::MAX);
+        (self.holds, self.partial) = (holds, false);
+        for shard in &mut self.shards {
+            shard.holds = holds;
+        }
         self
     }
 
@@ -124,10 +161,14 @@ impl<K: Key, V: Value> Table<K, V> {
     /// Opens the sub-shard of a hash: it is there, captured if a snapshot needs it as it is, marked as changed,
     /// and not full.
     pub(super) fn open(&mut self, hash: u64, capture: &mut Capture) -> Result<()> {
+        self.open_as(hash, capture, true)
+    }
+
+    fn open_as(&mut self, hash: u64, capture: &mut Capture, changes: bool) -> Result<()> {
         let slot = slot_of(hash, self.depth);
         if self.directory[slot] == NONE {
             self.directory[slot] = self.shards.len() as u32;
-            self.shards.push(Shard::new(self.depth, self.generation));
+            self.shards.push(Shard::new(self.depth, self.generation, self.holds));
         }
         let mut index = self.directory[slot] as usize;
         self.capture(index, slot, capture)?;
@@ -139,7 +180,9 @@ impl<K: Key, V: Value> Table<K, V> {
         if shard.is_full() {
             shard.grow();
         }
-        (shard.saved, shard.open) = (false, self.generation);
+        if changes {
+            (shard.saved, shard.open) = (false, self.generation);
+        }
         Ok(())
     }
 
@@ -171,10 +214,16 @@ impl<K: Key, V: Value> Table<K, V> {
         }
         // Nothing is ever deleted: an empty one is new, or the memory of another window's.
         if capture.active && !self.shards[index].saved && self.shards[index].len > 0 {
+            if self.holds != Holds::Resident {
+                self.clean(index, slot, capture, false)?;
+                let shard = &mut self.shards[index];
+                (shard.saved, shard.open, shard.generation) = (true, STALE, generation);
+                return Ok(());
+            }
             let key = self.block_key(index, slot);
             let shard = &mut self.shards[index];
             let codec = capture.codec;
-            capture.batch.put_with(key, |bytes| {
+            capture.batch.put_with(&key, |bytes| {
                 bytes.push(codec.id());
                 bytes.extend_from_slice(&shard.len.to_le_bytes());
                 for (key, value) in shard.iter() {
@@ -188,6 +237,18 @@ impl<K: Key, V: Value> Table<K, V> {
         }
         self.shards[index].generation = generation;
         Ok(())
+    }
+
+    /// Captures the dirty entries of a sub-shard, or those that nobody has used.
+    fn clean(&mut self, index: usize, slot: usize, capture: &mut Capture, unused: bool) -> Result<()> {
+        let prefix = entry_prefix(self.key_group(slot), self.namespace);
+        let captured = self.shards[index].clean(unused, |key, value| capture.entry(&prefix, key, value))?;
+        capture.entries += captured;
+        Ok(())
+    }
+
+    fn key_group(&self, slot: usize) -> u16 {
+        (slot >> (self.depth - self.depth_min)) as u16
     }
 
     /// See [`block_key`].
@@ -204,7 +265,7 @@ impl<K: Key, V: Value> Table<K, V> {
 
     /// Captures up to about `entries` more; true when there is nothing left.
     pub(super) fn sweep(&mut self, entries: u64, capture: &mut Capture) -> Result<bool> {
-        let until = capture.entries + entries;
+        let until = capture.entries.saturating_add(entries);
         while self.swept < self.directory.len() {
             if capture.entries >= until {
                 return Ok(false);
@@ -242,6 +303,68 @@ impl<K: Key, V: Value> Table<K, V> {
         }
     }
 
+    /// Whether the backend may have any entry that is not in here.
+    pub(super) fn is_partial(&self) -> bool {
+        self.partial || self.holds == Holds::Some
+    }
+
+    /// Whether the backend may have an entry of this key that is not in here.
+    #[inline]
+    pub(super) fn misses(&self, hash: u64, key: &K) -> bool {
+        match self.directory[slot_of(hash, self.depth)] {
+            NONE => self.holds == Holds::Some,
+            index => {
+                let shard = &self.shards[index as usize];
+                shard.holds == Holds::Some && shard.find(hash, key).is_err()
+            }
+        }
+    }
+
+    /// Puts in an entry that the backend has, unless a newer one is in here.
+    pub(super) fn load(&mut self, hash: u64, entry: (K, V), capture: &mut Capture) -> Result<()> {
+        self.open_as(hash, capture, false)?;
+        let shard = &mut self.shards[self.directory[slot_of(hash, self.depth)] as usize];
+        self.len += usize::from(shard.load(hash, entry));
+        // As it was: what has come is no change.
+        shard.open = STALE;
+        Ok(())
+    }
+
+    /// Captures what is dirty in the sub-shard at a slot and has not been used; the slot behind it. Not while a snapshot
+    /// is swept.
+    pub(super) fn write_back(&mut self, slot: usize, capture: &mut Capture) -> Result<usize> {
+        match self.directory[slot] {
+            NONE => Ok(slot + 1),
+            index => {
+                self.clean(index as usize, slot, capture, true)?;
+                Ok(self.behind(index as usize, slot))
+            }
+        }
+    }
+
+    /// Lets go of what is neither dirty nor used in the sub-shard at a slot; the slot behind it.
+    pub(super) fn evict(&mut self, slot: usize) -> usize {
+        match self.directory[slot] {
+            NONE => slot + 1,
+            index => {
+                let gone = self.shards[index as usize].evict();
+                (self.len, self.partial) = (self.len - gone, self.partial || gone > 0);
+                self.behind(index as usize, slot)
+            }
+        }
+    }
+
+    /// The slot behind those of a sub-shard.
+    fn behind(&self, index: usize, slot: usize) -> usize {
+        let span = 1 << (self.depth - self.shards[index].depth);
+        slot / span * span + span
+    }
+
+    /// Slots of the directory.
+    pub(super) fn slots(&self) -> usize {
+        self.directory.len()
+    }
+
     /// All entries, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.shards.iter().flat_map(|s| s.iter().map(|(key, value)| (key, value)))
@@ -264,6 +387,34 @@ pub(super) fn block_key(depth_min: u8, namespace: i64, depth: u8, prefix: u64) -
     key.extend_from_slice(&((namespace as u64) ^ (1 << 63)).to_be_bytes());
     key.push(depth);
     key.extend_from_slice(&prefix.to_be_bytes());
+    key
+}
+
+/// What the keys of all entries of a namespace in a key group begin with.
+pub(super) fn entry_prefix(key_group: u16, namespace: i64) -> [u8; 11] {
+    let mut prefix = [0; 11];
+    prefix[..2].copy_from_slice(&key_group_prefix(key_group));
+    prefix[2] = STATE;
+    prefix[3..].copy_from_slice(&((namespace as u64) ^ (1 << 63)).to_be_bytes());
+    prefix
+}
+
+/// The namespace of an entry's key, and what comes behind it.
+pub(super) fn split_entry_key(key: &[u8]) -> Option<(i64, &[u8])> {
+    let (prefix, rest) = key.split_first_chunk::<11>()?;
+    let namespace = prefix.get(3..)?.try_into().ok()?;
+    (prefix[2] == STATE).then_some(((u64::from_be_bytes(namespace) ^ (1 << 63)) as i64, rest))
+}
+
+/// The first key behind all that begin with `prefix`.
+pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
+    let mut key = prefix.to_vec();
+    while let Some(last) = key.pop() {
+        if last < u8::MAX {
+            key.push(last + 1);
+            break;
+        }
+    }
     key
 }
 

@@ -47,6 +47,8 @@ pub type Writes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 #[derive(Clone, Debug)]
 enum Op {
     Write(Writes),
+    /// Of a key group, from one of its keys up to another.
+    DeleteRange(u16, u8, u8),
     /// All subtasks seal; `meanwhile` is written before their futures end.
     Checkpoint {
         fault: Option<(u64, Fault)>,
@@ -82,6 +84,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     vec(
         prop_oneof![
             4 => writes().prop_map(Op::Write),
+            1 => (0..KEY_GROUPS, 0u8..7, 0u8..7).prop_map(|(key_group, a, b)| Op::DeleteRange(key_group, a, b)),
             4 => checkpoint.prop_map(|(fault, meanwhile, commit, collect)| Op::Checkpoint { fault, meanwhile, commit, collect }),
             2 => (0usize..3, 1u32..5, 1usize..9)
                 .prop_map(|(back, parallelism, page)| Op::Restore { back, parallelism, page }),
@@ -159,6 +162,9 @@ impl World {
                 subtask,
                 attempt: self.attempt,
                 key_groups: range,
+                restored: None,
+                lineage: "lineage".into(),
+                settings: Arc::default(),
                 restore: handles.iter().filter(|h| h.key_groups.overlaps(&range)).cloned().collect(),
             };
             let mut backend = self.factory.open(context).await?;
@@ -181,6 +187,22 @@ impl World {
             part.write(writes);
         }
         apply(&mut self.model, writes);
+    }
+
+    fn delete_range(&mut self, key_group: u16, start: u8, end: u8) {
+        let key = |n| [&key_group_prefix(key_group)[..], &[0, n]].concat();
+        let (start, end) = (key(start), key(end));
+        for part in &mut self.parts {
+            if part.backend.residency() == Residency::Cached && part.range.contains(key_group) {
+                let mut batch = WriteBatch::default();
+                batch.delete_range(&start, &end);
+                part.backend.write(batch).unwrap();
+            }
+        }
+        // Nobody does this to a resident one.
+        if self.parts.iter().any(|part| part.backend.residency() == Residency::Cached) {
+            self.model.retain(|key, _| *key < start || *key >= end);
+        }
     }
 
     /// Seals every subtask; true when all of them are durable.
@@ -233,6 +255,7 @@ impl World {
     async fn run(&mut self, op: Op) {
         match op {
             Op::Write(writes) => self.write(&writes),
+            Op::DeleteRange(key_group, a, b) => self.delete_range(key_group, a.min(b), a.max(b)),
             Op::Checkpoint { fault, meanwhile, commit, collect } => {
                 if let Some((spared, fault)) = fault {
                     self.faults.fail_after(spared, fault);
@@ -259,9 +282,11 @@ impl World {
             }
             let expected: Model =
                 self.model.clone().into_iter().filter(|(k, _)| part.range.contains(key_group(k))).collect();
+            part.backend.flushed().await.unwrap();
             assert_eq!(scan(part.backend.as_mut(), part.range, 3).await.unwrap(), expected);
-            let keys: Vec<Bytes> =
-                self.model.keys().rev().cloned().map(Bytes::from).chain([Bytes::from_static(&[0, 0, 9])]).collect();
+            let absent = [Bytes::from_static(&[0, 0, 9]), Bytes::from_static(&[0, 0, 0, 200])];
+            let keys = expected.keys().cloned().map(Bytes::from).chain(absent).collect::<BTreeSet<_>>();
+            let keys: Vec<Bytes> = keys.into_iter().collect();
             let values = part.backend.get_many(keys.clone()).await.unwrap();
             let wanted: Vec<_> = keys.iter().map(|k| expected.get(&k[..]).cloned().map(Bytes::from)).collect();
             assert_eq!(values, wanted);
@@ -276,12 +301,12 @@ impl Part {
         for (key, value) in writes.iter().filter(|(k, _)| self.range.contains(key_group(k))) {
             match value {
                 Some(value) => batch
-                    .put_with(key.clone(), |bytes| {
+                    .put_with(key, |bytes| {
                         bytes.extend_from_slice(value);
                         Ok(())
                     })
                     .unwrap(),
-                None => batch.delete(key.clone()),
+                None => batch.delete(key),
             }
         }
         self.backend.write(batch).unwrap();

@@ -1,9 +1,10 @@
 //! What connectors and state backends are proved with, ours and a user's own: the feature `testkit`.
 //!
-//! It is the code that asks, never the code that answers: nothing in the engine uses it.
+//! It is the code that asks, and doubles of those who answer ([`entries`], [`store`]): nothing in the engine uses it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that is not satisfied has to panic")]
 pub mod backend;
 pub mod damage;
+pub mod entries;
 pub mod sink;
 pub mod source;
 pub mod store;

@@ -1,0 +1,457 @@
+//! A keyed operator at work: its input, and the life of its state.
+//!
+//! The life of the state runs through the same few calls as everything else: it is loaded in the first
+//! `poll_ready`, frozen at a barrier, captured piece by piece in `sweep`, and the sealed snapshot goes to
+//! the coordinator through the reporter. A checkpoint for which the last snapshot is still on its way is
+//! declined.
+//!
+//! What comes is handled at once, if the tables have what it needs. That is always so where they hold everything. Where
+//! they do not, the hard case is order: a batch that has to wait for the backend is put in line, and so is what comes
+//! behind it, records and controls alike. Then `poll_ready` goes on with the line. Whatever waits has the state with it
+//! ([`Work`]), so that nobody can look at it half-way.
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::{
+    collections::VecDeque,
+    marker::PhantomData,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
+};
+
+use tidegate_checkpoint::{
+    coordinator::Ack,
+    error::{Error, Result},
+    ids::{Epoch, OperatorId},
+    manifest::StateHandle,
+};
+
+use super::keyed::{KeyedOperator, Visit};
+use crate::{
+    env::now,
+    metrics::stats::OperatorStats,
+    plan::NodeId,
+    record::{Barrier, BatchOutput, Control, Keyed, Output},
+    runtime::{build::Build, reporter::Reporter},
+    state::{
+        backend::{Backends, OpenContext, StateBackend},
+        cached::{Progress, Sealed},
+        hash::{Key, check_key},
+        keyed::{KeyedState, Swept},
+    },
+};
+
+/// Entries captured in one slice of sweeping.
+const SWEEP_ENTRIES: u64 = 4096;
+/// Records in line before the upstream has to wait.
+const IN_LINE_MAX: usize = 8192;
+
+/// What something that was waited for has come to, and the state.
+type Work<K, V> = BoxFuture<'static, (KeyedState<K, V>, Result<Done<K, V>>)>;
+
+enum Done<K, V> {
+    /// Entries have been read.
+    Loaded,
+    /// Room has been made; perhaps a snapshot was finished for it.
+    Tended(Option<Sealed>),
+    /// Some entries of a namespace that fires, how far it has been gone through, and whether there is more.
+    Page(Vec<(K, V)>, Progress, bool),
+}
+
+enum Input<K, T> {
+    Batch(Vec<Keyed<K, T>>),
+    Control(Control),
+}
+
+/// A watermark that goes through what is due.
+struct Advance {
+    watermark: Control,
+    visits: VecDeque<Visit>,
+    /// Of the first of them; `None`: it has not been begun.
+    progress: Option<Progress>,
+}
+
+/// The running operator with its state.
+pub(super) struct KeyedNode<K: Key, T, Op: KeyedOperator<K, T>, O> {
+    operator: Op,
+    /// `None` while something is waited for.
+    state: Option<KeyedState<K, Op::Value>>,
+    work: Option<Work<K, Op::Value>>,
+    opening: Option<BoxFuture<'static, Result<KeyedState<K, Op::Value>>>>,
+    /// What has come and could not be handled yet.
+    line: VecDeque<Input<K, T>>,
+    records_in_line: usize,
+    /// So many at the head of the line have all that they need in the tables.
+    loaded: usize,
+    advance: Option<Advance>,
+    out: O,
+    reporter: Reporter,
+    stats: Arc<OperatorStats>,
+    fault: Option<Error>,
+    sweeping: bool,
+    /// There may be no other call to sweep: the last one came while the state was away, or before the barrier's turn.
+    sweeps_later: bool,
+    records_in: u64,
+    input: PhantomData<fn(T)>,
+}
+
+impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> KeyedNode<K, T, Op, O> {
+    pub(super) fn new(build: &mut Build<'_>, name: &str, node: NodeId, operator: Op, out: O) -> Result<Self> {
+        let id = OperatorId::new(name)?;
+        let context = build.context().clone();
+        let range = build.key_group_range();
+        let open = OpenContext {
+            store: context.store.clone(),
+            operator: id.clone(),
+            subtask: build.subtask(),
+            attempt: context.attempt,
+            key_groups: range,
+            restored: context.restored.as_ref().map(|manifest| manifest.epoch),
+            restore: build.restored_state(&id),
+            lineage: context.lineage.clone(),
+            settings: context.state.clone(),
+        };
+        let opening = async move {
+            let name = open.operator.to_string();
+            let settings = context.state.clone();
+            let backend = open_backend(&context.backends, open).await;
+            let backend = backend.map_err(|e| e.at(format!("state of operator {name}")))?;
+            let cache = settings.cache.as_u64() as usize;
+            let mut state = KeyedState::new(&name, backend, settings.codec, context.key_groups, range, cache);
+            state.restore().await?;
+            Ok(state)
+        };
+        Ok(Self {
+            operator,
+            state: None,
+            work: None,
+            opening: Some(Box::pin(opening)),
+            line: VecDeque::new(),
+            records_in_line: 0,
+            loaded: 0,
+            advance: None,
+            out,
+            reporter: build.reporter(id),
+            stats: build.stats(node),
+            fault: None,
+            sweeping: false,
+            sweeps_later: false,
+            records_in: 0,
+            input: PhantomData,
+        })
+    }
+
+    fn check(&mut self, result: Result<()>) {
+        if let Err(e) = result {
+            let name = &self.reporter.participant().operator;
+            self.fault.get_or_insert(e.at(format!("operator {name}")));
+        }
+    }
+
+    /// Whether what comes may be handled at once: nothing is before it.
+    fn is_free(&self) -> bool {
+        self.state.is_some() && self.advance.is_none() && self.line.is_empty() && self.fault.is_none()
+    }
+
+    /// Handles a batch, and leaves it empty, if all that it needs is in the tables, or `is_loaded` says so.
+    fn process(&mut self, batch: &mut Vec<Keyed<K, T>>, is_loaded: bool) -> Result<bool> {
+        let Some(state) = &mut self.state else {
+            return Err(Error::internal("records came before the state was loaded"));
+        };
+        // What has no canonical encoding hashes to 0, and next to nothing else does.
+        if let Some(why) = batch.iter().filter(|r| r.hash == 0).find_map(|r| check_key(&r.key).err()) {
+            let key = std::any::type_name::<K>();
+            return Err(Error::config(format!("the key type {key} cannot be used: {why}"))
+                .hint("use integers, strings, bytes, and structs, tuples, enums or vectors of them"));
+        }
+        if !is_loaded {
+            let mut missing = Vec::new();
+            state.missing(batch, |record| self.operator.namespace(record), &mut missing)?;
+            if !missing.is_empty() {
+                return Ok(false);
+            }
+        }
+        // While sweeping, every record may have to capture a sub-shard.
+        let began = self.sweeping.then(now);
+        self.operator.process(state, batch, &mut self.out)?;
+        if let Some(began) = began {
+            self.stats.paused(now().duration_since(began));
+        }
+        batch.clear();
+        Ok(true)
+    }
+
+    /// Handles a control up to where something has to be waited for; then `advance` has what is left.
+    fn handle(&mut self, control: Control) {
+        match (control, &mut self.state) {
+            (Control::Watermark(watermark), Some(state)) => {
+                self.stats.watermark.store(watermark, Relaxed);
+                let visits = self.operator.advance(state, watermark).into();
+                self.advance = Some(Advance { watermark: control, visits, progress: None });
+                return self.go_through();
+            }
+            (Control::Barrier(barrier), Some(_)) => self.barrier(barrier),
+            (Control::Marker(made), _) => self.stats.latency(now().duration_since(made).as_micros() as u64),
+            _ => {}
+        }
+        self.pass_on(control);
+    }
+
+    fn pass_on(&mut self, control: Control) {
+        self.out.control(control);
+        self.operator.side(control);
+    }
+
+    /// Goes through what is due, and passes the watermark on behind it. Of a namespace first what is in the tables, then
+    /// page by page what is not.
+    fn go_through(&mut self) {
+        while let (Some(advance), Some(state)) = (&mut self.advance, &mut self.state) {
+            let Some(visit) = advance.visits.front().copied() else {
+                let watermark = advance.watermark;
+                self.advance = None;
+                self.operator.advanced();
+                return self.pass_on(watermark);
+            };
+            let namespace = visit.namespace;
+            if visit.fires && advance.progress.is_none() {
+                for table in state.tables().iter().filter(|t| t.namespace() == namespace) {
+                    for entry in table.iter() {
+                        self.operator.fire(state, namespace, entry, &mut self.out);
+                    }
+                }
+                advance.progress = state.has_more(namespace).then(|| state.go_through(namespace));
+            }
+            if let Some(mut progress) = advance.progress.take() {
+                if let Some(mut state) = self.state.take() {
+                    self.work = Some(Box::pin(async move {
+                        let page = state.next_page(namespace, &mut progress).await;
+                        (state, page.map(|(entries, more)| Done::Page(entries, progress, more)))
+                    }));
+                }
+                return;
+            }
+            self.leave(visit);
+        }
+    }
+
+    /// The first of what is due has been gone through.
+    fn leave(&mut self, visit: Visit) {
+        if let (Some(advance), Some(state)) = (&mut self.advance, &mut self.state) {
+            advance.visits.pop_front();
+            if visit.discards {
+                state.discard(visit.namespace);
+            }
+        }
+    }
+
+    /// Something that was waited for is there.
+    fn done(&mut self, done: Done<K, Op::Value>) {
+        match (done, &mut self.advance, &self.state) {
+            (Done::Page(entries, progress, more), Some(advance), Some(state)) => {
+                let Some(visit) = advance.visits.front().copied() else { return };
+                for (key, value) in &entries {
+                    self.operator.fire(state, visit.namespace, (key, value), &mut self.out);
+                }
+                if more {
+                    advance.progress = Some(progress);
+                } else {
+                    self.leave(visit);
+                }
+            }
+            (Done::Tended(Some((epoch, durable))), ..) => self.acknowledge(epoch, durable),
+            _ => {}
+        }
+    }
+
+    /// Goes on with what is in line, until something has to be waited for.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        loop {
+            if let Some(work) = &mut self.work {
+                let Poll::Ready((state, done)) = work.as_mut().poll(cx) else { return Ok(()) };
+                (self.state, self.work) = (Some(state), None);
+                self.done(done?);
+            }
+            if self.out.poll_ready(cx)?.is_pending() {
+                return Ok(());
+            }
+            if self.advance.is_some() {
+                self.go_through();
+                continue;
+            }
+            if self.loaded == 0 && self.state.as_ref().is_some_and(KeyedState::needs_tending) {
+                self.tend();
+                continue;
+            }
+            match self.line.pop_front() {
+                None => {
+                    if std::mem::take(&mut self.sweeps_later) && self.sweep_state()? {
+                        self.sweeps_later = true;
+                        cx.waker().wake_by_ref();
+                    }
+                    return Ok(());
+                }
+                Some(Input::Control(control)) => {
+                    self.loaded = self.loaded.saturating_sub(1);
+                    self.handle(control);
+                    self.sweeps_later |= self.sweeping;
+                }
+                Some(Input::Batch(mut batch)) => {
+                    self.records_in_line -= batch.len();
+                    if self.process(&mut batch, self.loaded > 0)? {
+                        self.loaded = self.loaded.saturating_sub(1);
+                    } else {
+                        self.records_in_line += batch.len();
+                        self.line.push_front(Input::Batch(batch));
+                        self.load()?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins to read what the whole line needs, at once.
+    fn load(&mut self) -> Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let mut keys: Vec<Bytes> = Vec::new();
+        for input in &self.line {
+            if let Input::Batch(batch) = input {
+                state.missing(batch, |record| self.operator.namespace(record), &mut keys)?;
+            }
+        }
+        self.loaded = self.line.len();
+        self.work = self.state.take().map(|mut state| -> Work<_, _> {
+            Box::pin(async move {
+                let loaded = state.load(keys).await;
+                (state, loaded.map(|()| Done::Loaded))
+            })
+        });
+        Ok(())
+    }
+
+    fn tend(&mut self) {
+        self.work = self.state.take().map(|mut state| -> Work<_, _> {
+            Box::pin(async move {
+                let tended = state.tend().await;
+                (state, tended.map(Done::Tended))
+            })
+        });
+    }
+
+    fn barrier(&mut self, barrier: Barrier) {
+        let Some(state) = self.state.as_mut().filter(|_| self.fault.is_none()) else { return };
+        match state.freeze(barrier.epoch) {
+            Ok(true) => self.sweeping = true,
+            Ok(false) => self.reporter.decline(barrier.epoch, "its last snapshot is still being stored".into()),
+            Err(e) => self.check(Err(e)),
+        }
+    }
+
+    fn sweep_state(&mut self) -> Result<bool> {
+        self.sweeps_later = self.sweeping && self.state.is_none();
+        let Some(state) = self.state.as_mut().filter(|_| self.sweeping && self.fault.is_none()) else {
+            return Ok(false);
+        };
+        let began = now();
+        let swept = state.sweep(SWEEP_ENTRIES)?;
+        self.stats.paused(now().duration_since(began));
+        match swept {
+            Swept::More => return Ok(true),
+            Swept::Idle => self.sweeping = false,
+            Swept::Sealed(epoch, durable) => self.acknowledge(epoch, durable),
+        }
+        Ok(false)
+    }
+
+    /// The snapshot has been captured: it is acknowledged when it is durable.
+    fn acknowledge(&mut self, epoch: Epoch, durable: BoxFuture<'static, Result<StateHandle>>) {
+        self.sweeping = false;
+        let counters = [
+            ("records".to_owned(), self.records_in),
+            ("late".to_owned(), self.stats.late.load(Relaxed)),
+            ("entries".to_owned(), self.state.as_ref().map_or(0, |state| state.len() as u64)),
+        ];
+        let ack = async move {
+            let states = vec![durable.await?];
+            Ok(Ack { states, counters: counters.into(), ..Ack::default() })
+        };
+        self.reporter.ack(epoch, false, Box::pin(ack));
+    }
+}
+
+impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> BatchOutput<Keyed<K, T>>
+    for KeyedNode<K, T, Op, O>
+{
+    fn batch(&mut self, batch: &mut Vec<Keyed<K, T>>) {
+        self.records_in += batch.len() as u64;
+        if batch.is_empty() || self.fault.is_some() {
+            return batch.clear();
+        }
+        let done = if self.is_free() || self.opening.is_some() { self.process(batch, false) } else { Ok(false) };
+        match done {
+            Ok(true) => {}
+            Ok(false) => {
+                self.records_in_line += batch.len();
+                self.line.push_back(Input::Batch(std::mem::take(batch)));
+            }
+            Err(e) => {
+                batch.clear();
+                self.check(Err(e));
+            }
+        }
+    }
+
+    fn control(&mut self, control: Control) {
+        if self.is_free() || self.fault.is_some() || self.opening.is_some() {
+            self.handle(control);
+        } else {
+            self.line.push_back(Input::Control(control));
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if let Some(opening) = &mut self.opening {
+            let opened = ready!(opening.as_mut().poll(cx))?;
+            self.operator.opened(&opened);
+            (self.state, self.opening) = (Some(opened), None);
+        }
+        if self.fault.is_none() {
+            let gone_on = self.go_on(cx);
+            self.check(gone_on);
+        }
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Err(fault));
+        }
+        OperatorStats::add(&self.stats.records_in, self.records_in - self.stats.records_in.load(Relaxed));
+        if let Some(state) = &self.state {
+            self.stats.state_entries.store(state.len() as u64, Relaxed);
+        }
+        let side = self.operator.poll_side(cx)?;
+        let out = self.out.poll_ready(cx)?;
+        let has_room = self.records_in_line < IN_LINE_MAX && self.line.len() < IN_LINE_MAX;
+        if has_room && side.is_ready() && out.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn sweep(&mut self) -> bool {
+        let more = self.sweep_state().unwrap_or_else(|e| {
+            self.sweeping = false;
+            self.check(Err(e));
+            false
+        });
+        let side = self.operator.sweep_side();
+        self.out.sweep() | more | side
+    }
+}
+
+async fn open_backend(backends: &Backends, context: OpenContext) -> Result<Box<dyn StateBackend>> {
+    let Some(backend) = backends.get(&context.operator) else {
+        return Err(Error::internal("the operator has no state backend"));
+    };
+    if let Some(other) = context.restore.iter().find(|handle| handle.backend != backend.name()) {
+        return Err(Error::config(format!(
+            "its state in the checkpoint is of backend {:?}, and the job names {:?}",
+            other.backend,
+            backend.name()
+        ))
+        .hint(format!("set state.backend = {:?}", other.backend)));
+    }
+    backend.open(context).await
+}

@@ -1,0 +1,332 @@
+//! State that is larger than its tables: what has been used lately is in them, the rest in the backend.
+//!
+//! A write-back cache. A batch of records is looked at before it is processed ([`KeyedState::missing`]), and what the
+//! tables do not have is read at once ([`KeyedState::load`]); after that the operator finds in the tables all that there
+//! is, as it does over a resident backend. What it changes is written once an epoch, by the snapshot; earlier only if
+//! its place is needed.
+//!
+//! What costs nothing is not to ask. A sub-shard *holds all* there is of its hashes until an entry of it has to go, and
+//! nothing is looked for beyond it; a namespace that the backend has never had anything of is made of such. So a state
+//! that fits is as fast as a resident one, but for the first look at what was restored.
+//!
+//! The hard case is the cut. While a snapshot is swept, the backend is still in the epoch that has ended, and what has
+//! changed since must not get into it. Then entries that are clean may go, and if that is not enough the sweep is
+//! finished first. What goes has been flushed: a backend is never asked for what it has not taken in yet.
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_checkpoint::{error::Result, ids::Epoch, manifest::StateHandle};
+
+use crate::record::Keyed;
+
+use super::{
+    backend::{Write, WriteBatch},
+    codec::{Codec, decode_key, encode_key},
+    hash::{Key, hash_key, key_group},
+    keyed::{KeyedState, Phase, Swept, damaged},
+    shard::Holds,
+    table::{Table, Value, behind, entry_prefix, split_entry_key, watermark_key},
+};
+
+/// Keys that are read at once.
+const READ: usize = 4096;
+/// Entries of a page of a namespace that is gone through.
+const PAGE: usize = 1024;
+/// Bytes that a backend may not have taken in yet.
+const UNFLUSHED_MAX: usize = 8 << 20;
+/// Sub-shards whose entries are written back, and let go, together.
+const SLOTS: usize = 16;
+
+/// A snapshot that has been captured, and what makes it durable.
+pub type Sealed = (Epoch, BoxFuture<'static, Result<StateHandle>>);
+
+/// What is known of the backend's side.
+pub(super) struct Cache {
+    bytes_max: usize,
+    /// The key groups in which the backend may have entries of a namespace.
+    stored: BTreeMap<i64, BTreeSet<u16>>,
+    /// Namespaces that have been discarded; the backend has not been told.
+    dropped: BTreeSet<i64>,
+    unflushed: usize,
+    /// Where the search for entries that can go is to go on: a table and a slot.
+    hand: (usize, usize),
+}
+
+/// How far a namespace has been gone through.
+#[derive(Debug)]
+pub struct Progress {
+    /// What is still to be read in the backend: key groups, the first of them from a key on.
+    rest: BTreeSet<u16>,
+    from: Option<Bytes>,
+}
+
+impl Cache {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        let (stored, dropped) = Default::default();
+        Self { bytes_max, stored, dropped, unflushed: 0, hand: (0, 0) }
+    }
+
+    fn has(&self, namespace: i64) -> bool {
+        self.stored.contains_key(&namespace) && !self.dropped.contains(&namespace)
+    }
+
+    /// What a new sub-shard of a namespace holds.
+    pub(super) fn holds(&self, namespace: i64) -> Holds {
+        if self.has(namespace) { Holds::Some } else { Holds::All }
+    }
+
+    pub(super) fn drop_namespace(&mut self, namespace: i64) {
+        self.dropped.insert(namespace);
+    }
+
+    /// The backend is given these.
+    pub(super) fn handed_over(&mut self, batch: &WriteBatch) {
+        self.unflushed += batch.bytes();
+        let mut last = None;
+        for write in batch.iter() {
+            let Write::Put(key, _) = write else { continue };
+            // Those of a sub-shard come together.
+            let Some(prefix) = key.first_chunk::<11>().filter(|prefix| Some(**prefix) != last) else { continue };
+            if let Some((namespace, _)) = split_entry_key(key) {
+                last = Some(*prefix);
+                self.stored.entry(namespace).or_default().insert(u16::from_be_bytes([key[0], key[1]]));
+            }
+        }
+    }
+}
+
+impl<K: Key, V: Value> KeyedState<K, V> {
+    /// Finds out what the backend has: watermarks, and in which key groups which namespaces.
+    pub(super) async fn restore_index(&mut self) -> Result<()> {
+        let key_groups: Vec<u16> = self.range.iter().collect();
+        let watermarks: Vec<Bytes> = key_groups.iter().map(|k| watermark_key(*k).into()).collect();
+        let found = self.backend.get_many(watermarks.clone()).await?;
+        for (key, value) in watermarks.iter().zip(found) {
+            if let Some(value) = value {
+                self.restore_watermark(key, &value)?;
+            }
+        }
+        for key_group in key_groups {
+            let mut start = Bytes::copy_from_slice(&entry_prefix(key_group, i64::MIN));
+            let end = Bytes::from(behind(&start[..3]));
+            while let Some((key, _)) = self.backend.scan(start, Some(end.clone()), 1).await?.pop() {
+                let (namespace, _) = split_entry_key(&key).ok_or_else(damaged)?;
+                if let Some(cache) = &mut self.cache {
+                    cache.stored.entry(namespace).or_default().insert(key_group);
+                }
+                start = behind(&entry_prefix(key_group, namespace)).into();
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the backend's keys of those entries that these records may need and that are not in the tables. `namespace`
+    /// says where a record's entry is; `None`: it needs none.
+    ///
+    /// # Errors
+    /// [`Kind::User`](tidegate_checkpoint::error::Kind): a key does not serialise.
+    pub fn missing<T>(
+        &self,
+        records: &[Keyed<K, T>],
+        namespace: impl Fn(&Keyed<K, T>) -> Option<i64>,
+        keys: &mut Vec<Bytes>,
+    ) -> Result<()> {
+        let Some(cache) = &self.cache else { return Ok(()) };
+        let mut last: Option<(i64, Option<&Table<K, V>>, bool)> = None;
+        for record in records {
+            let Some(namespace) = namespace(record) else { continue };
+            let (_, table, stored) = *match &mut last {
+                Some(last) if last.0 == namespace => last,
+                last => {
+                    let table = self.tables.iter().find(|t| t.namespace() == namespace);
+                    let stored = cache.has(namespace) && table.is_none_or(Table::is_partial);
+                    last.insert((namespace, table, stored))
+                }
+            };
+            if stored && table.is_none_or(|table| table.misses(record.hash, &record.key)) {
+                let mut key = entry_prefix(key_group(record.hash, self.key_groups), namespace).to_vec();
+                encode_key(&record.key, &mut key)?;
+                keys.push(key.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads entries into the tables, as far as there are such.
+    ///
+    /// # Errors
+    /// What the backend returns; [`Kind::Corrupt`](tidegate_checkpoint::error::Kind) when it cannot be read.
+    pub async fn load(&mut self, mut keys: Vec<Bytes>) -> Result<()> {
+        keys.sort_unstable();
+        keys.dedup();
+        for keys in keys.chunks(READ) {
+            let values = self.backend.get_many(keys.to_vec()).await?;
+            for (key, value) in keys.iter().zip(values) {
+                if let Some(value) = value {
+                    let (namespace, key, value) = self.entry(key, &value)?;
+                    let table = self.table(namespace);
+                    self.tables[table].load(hash_key(&key), (key, value), &mut self.capture)?;
+                }
+            }
+            self.hand_over()?;
+        }
+        Ok(())
+    }
+
+    fn entry(&self, key: &[u8], value: &[u8]) -> Result<(i64, K, V)> {
+        let read = || {
+            let (namespace, key) = split_entry_key(key).ok_or_else(damaged)?;
+            let (codec, mut value) = value.split_first().ok_or_else(damaged)?;
+            let codec = Codec::by_id(*codec).ok_or_else(damaged)?;
+            Ok((namespace, decode_key(key)?, codec.decode(&mut value)?))
+        };
+        read().map_err(|e: tidegate_checkpoint::error::Error| e.at(format!("state of operator {}", self.operator)))
+    }
+
+    /// Tells the backend what has been discarded. Not while a snapshot is swept.
+    pub(super) fn write_drops(&mut self) {
+        let Some(cache) = &mut self.cache else { return };
+        for namespace in std::mem::take(&mut cache.dropped) {
+            for key_group in cache.stored.remove(&namespace).unwrap_or_default() {
+                let prefix = entry_prefix(key_group, namespace);
+                self.capture.batch.delete_range(&prefix, &behind(&prefix));
+            }
+        }
+    }
+
+    /// Whether something has to be waited for before much more is done: see [`KeyedState::tend`].
+    pub fn needs_tending(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.unflushed >= UNFLUSHED_MAX) || self.excess(1, 1) > 0
+    }
+
+    /// Entries beyond a part of those that there is room for.
+    fn excess(&self, part: usize, of: usize) -> usize {
+        let Some(cache) = &self.cache else { return 0 };
+        // A slot is taken five of eight times at the most, and half as often at the least. What an entry has outside of
+        // its slot is about as long as it is encoded.
+        let (slot, inline) = (size_of::<Option<(K, V)>>() + 3, size_of::<(K, V)>() as u64);
+        let outside = self.capture.bytes.checked_div(self.capture.entries).unwrap_or(0).saturating_sub(inline);
+        let room = cache.bytes_max / (slot * 2 + outside as usize);
+        self.len().saturating_sub(room / of * part)
+    }
+
+    /// Lets the backend take in what it was given, and makes room in the tables. A snapshot that had to be finished for
+    /// it is returned.
+    ///
+    /// # Errors
+    /// What the backend returns, and that of a value that does not serialise.
+    pub async fn tend(&mut self) -> Result<Option<Sealed>> {
+        self.flush().await?;
+        if self.excess(1, 1) == 0 {
+            return Ok(None);
+        }
+        let mut sealed = None;
+        if matches!(self.phase, Phase::Sweeping(_)) {
+            self.evict().await?;
+            while self.excess(7, 8) > 0 && sealed.is_none() {
+                match self.sweep(u64::MAX)? {
+                    Swept::Sealed(epoch, durable) => sealed = Some((epoch, durable)),
+                    Swept::More | Swept::Idle => {}
+                }
+            }
+        }
+        self.write_drops();
+        self.evict().await?;
+        Ok(sealed)
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.backend.flushed().await?;
+        if let Some(cache) = &mut self.cache {
+            cache.unflushed = 0;
+        }
+        Ok(())
+    }
+
+    /// Lets go of entries that have not been used since it was here last, until there is some room or it has been
+    /// everywhere twice. They are written back before, if they are dirty and that is allowed.
+    async fn evict(&mut self) -> Result<()> {
+        let writes = !matches!(self.phase, Phase::Sweeping(_));
+        let mut turns = self.tables.iter().map(|t| t.slots() * 2).sum::<usize>();
+        while self.excess(7, 8) > 0 && turns > 0 {
+            let Some((table, slots)) = self.next_slots() else { break };
+            turns = turns.saturating_sub(slots.len());
+            if writes {
+                let mut slot = slots.start;
+                while slot < slots.end {
+                    slot = self.tables[table].write_back(slot, &mut self.capture)?;
+                }
+            }
+            self.hand_over_all()?;
+            self.flush().await?;
+            let mut slot = slots.start;
+            while slot < slots.end {
+                slot = self.tables[table].evict(slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots to be looked at next.
+    fn next_slots(&mut self) -> Option<(usize, std::ops::Range<usize>)> {
+        let cache = self.cache.as_mut()?;
+        let (mut at, mut slot) = cache.hand;
+        if self.tables.get(at).is_none_or(|table| slot >= table.slots()) {
+            (at, slot) = (at + 1, 0);
+            at = if at < self.tables.len() { at } else { 0 };
+        }
+        let end = (slot + SLOTS).min(self.tables.get(at)?.slots());
+        cache.hand = (at, end);
+        Some((at, slot..end))
+    }
+
+    /// Whether a namespace has entries that are not in the tables.
+    pub fn has_more(&self, namespace: i64) -> bool {
+        let table = self.tables.iter().find(|t| t.namespace() == namespace);
+        self.cache.as_ref().is_some_and(|cache| cache.has(namespace)) && table.is_none_or(Table::is_partial)
+    }
+
+    /// All namespaces in which there is anything, in their order.
+    pub fn namespaces(&self) -> Vec<i64> {
+        let stored = self.cache.iter().flat_map(|c| c.stored.keys().filter(|n| !c.dropped.contains(n)));
+        let mut all: Vec<_> = self.tables.iter().map(Table::namespace).chain(stored.copied()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Begins to go through those entries of a namespace that are not in the tables.
+    pub fn go_through(&self, namespace: i64) -> Progress {
+        let stored = self.cache.as_ref().and_then(|cache| cache.stored.get(&namespace));
+        Progress { rest: stored.cloned().unwrap_or_default(), from: None }
+    }
+
+    /// The next of them, in no order that means anything; and whether there may be more. Nothing may change meanwhile.
+    ///
+    /// # Errors
+    /// As [`KeyedState::load`].
+    pub async fn next_page(&mut self, namespace: i64, progress: &mut Progress) -> Result<(Vec<(K, V)>, bool)> {
+        let Some(key_group) = progress.rest.first().copied() else { return Ok((Vec::new(), false)) };
+        if progress.from.is_none() {
+            self.flush().await?;
+        }
+        let prefix = entry_prefix(key_group, namespace);
+        let start = progress.from.take().unwrap_or_else(|| Bytes::copy_from_slice(&prefix));
+        let page = self.backend.scan(start, Some(behind(&prefix).into()), PAGE).await?;
+        match page.last() {
+            Some((last, _)) if page.len() == PAGE => progress.from = Some([&last[..], &[0]].concat().into()),
+            _ => drop(progress.rest.pop_first()),
+        }
+        let table = self.tables.iter().find(|t| t.namespace() == namespace);
+        let mut entries = Vec::with_capacity(page.len());
+        for (key, value) in &page {
+            let (_, key, value) = self.entry(key, value)?;
+            // What is in the tables is newer, and has been gone through there.
+            if table.is_none_or(|table| table.misses(hash_key(&key), &key)) {
+                entries.push((key, value));
+            }
+        }
+        Ok((entries, !progress.rest.is_empty()))
+    }
+}
