@@ -1,6 +1,9 @@
 //! The job of the facade: the engine's, with every state backend that is compiled in.
-use std::ops::{Deref, DerefMut};
-use tidegate_core::Settings;
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+use tidegate_core::{Settings, state::backend::StateBackendFactory};
 
 /// A dataflow job: see [`tidegate_core::Job`], whose methods it has.
 #[derive(Debug)]
@@ -9,7 +12,17 @@ pub struct Job(tidegate_core::Job);
 impl Job {
     /// An empty job. The name is what its checkpoints are called after.
     pub fn new(name: &str, settings: Settings) -> Self {
-        Self(tidegate_core::Job::with_backends(name, settings, tidegate_state::all()))
+        Self::with_backends(name, settings, [])
+    }
+
+    /// As `new`, for a job that may use state backends of one's own too.
+    pub fn with_backends(
+        name: &str,
+        settings: Settings,
+        backends: impl IntoIterator<Item = Arc<dyn StateBackendFactory>>,
+    ) -> Self {
+        let all = tidegate_state::all().into_iter().chain(backends).collect();
+        Self(tidegate_core::Job::with_backends(name, settings, all))
     }
 }
 

@@ -47,6 +47,11 @@ pub use tidegate_core::{
     Windowed, WindowedStream, settings::RestartStrategy, state::codec::Codec,
 };
 
+/// Looking into the state of jobs without their types.
+pub mod state {
+    pub use tidegate_core::state::savepoint::read as reader;
+}
+
 /// For those who write connectors and state backends, and for tools.
 pub mod extend {
     pub use tidegate_checkpoint as checkpoint;

@@ -94,6 +94,15 @@ impl CheckpointStore {
         local_directory(&self.url).is_some()
     }
 
+    /// Whether there is nothing at all below its prefix, of whatever job.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::error::Kind), with the store's error.
+    pub async fn is_empty(&self) -> Result<bool> {
+        let first = self.objects.list(Some(&self.prefix)).try_next().await;
+        first.map(|first| first.is_none()).map_err(|e| failed("list", "", e))
+    }
+
     /// Deletes what killed processes have left of writes to a local directory: see [`crate::unfinished`].
     /// Claims are left alone: another's may be on its way. Blocks.
     ///

@@ -71,6 +71,8 @@ pub struct CheckpointSettings {
     pub from: u64,
     /// Start from nothing although manifests without a commit record are there.
     pub allow_fresh_start: bool,
+    /// The URL of a savepoint to start from, where the job has no checkpoint of its own; empty: none.
+    pub savepoint: SecretUrl,
 }
 
 /// Where keyed state lives.
@@ -235,6 +237,7 @@ impl Default for CheckpointSettings {
             tolerated_failures: 0,
             from: 0,
             allow_fresh_start: false,
+            savepoint: SecretUrl::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ mod metrics;
 mod pipeline;
 mod pressure;
 mod restart;
+mod savepoints;
 mod script;
 mod store;
 mod strategies;

@@ -1,7 +1,9 @@
 //! One job with every operator in it, a bomb in each, and what it must give, by hand.
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tidegate::{Aggregate, Collect, Job, Settings, Stream, Tumbling, Watermarks};
+
+use tidegate_core::testkit::entries::Entries;
 
 use crate::kit::{Bomb, Faulty, Gate, Gated};
 
@@ -61,7 +63,7 @@ pub const OPERATORS: [&str; 12] = [
 ];
 
 pub fn pipeline(name: &str, settings: Settings) -> Pipeline {
-    let job = Job::new(name, settings);
+    let job = Job::with_backends(name, settings, [Arc::new(Entries) as _]);
     let (source, gate) = Gated::new(COUNT, 4);
     let bomb = source.bomb.clone();
     let (totals, windows) = (Collect::new(), Collect::new());

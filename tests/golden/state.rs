@@ -146,5 +146,22 @@ fn blocks_with_names_are_written_as_they_were_and_old_ones_are_read() {
 
 #[test]
 fn compact_blocks_are_written_as_they_were_and_old_ones_are_read() {
-    block_on(both_ways("blocks-compact", Codec::Compact));
+    block_on(both_ways("blocks-compact-lengths", Codec::Compact));
+}
+
+/// As they were before values had their length in front, which savepoints need: layout 2.
+#[test]
+fn compact_blocks_without_lengths_are_read() {
+    block_on(async {
+        let old = store();
+        let read = |name: &str| std::fs::read(crate::data(&format!("blocks-compact-{name}"))).unwrap();
+        let handle: StateHandle = serde_json::from_slice(&read("handle")).unwrap();
+        for (n, object) in handle.objects.iter().enumerate() {
+            old.put(&object.path, read(&(n + 1).to_string())).await.unwrap();
+        }
+        let restored = open(&old, Codec::default(), vec![handle]).await;
+        let expected = [((3_600_000, "JFK".into()), totals(1000)), ((3_600_000, "LGA".into()), totals(5))];
+        assert_eq!(contents(&restored), Contents::from(expected));
+        assert_eq!(restored.watermark(), Some(7_200_000));
+    });
 }

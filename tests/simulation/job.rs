@@ -3,8 +3,8 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
-use tidegate::{Aggregate, FileSink, Settings, Stream, Tumbling, Watermarks, extend::backends::Memory};
-use tidegate_core::{Job, testkit::entries::Entries};
+use tidegate::{Aggregate, FileSink, Job, Settings, Stream, Tumbling, Watermarks};
+use tidegate_core::testkit::entries::Entries;
 
 use crate::{
     chaos::{Chaos, Client},
@@ -52,7 +52,7 @@ pub struct Process {
 
 impl Process {
     pub fn job(&self, settings: Settings) -> Job {
-        let mut job = Job::with_backends(JOB, settings, vec![Arc::new(Memory), Arc::new(Entries)]);
+        let mut job = Job::with_backends(JOB, settings, [Arc::new(Entries) as _]);
         job.checkpoint_store(store::checkpoints(self.store()));
         let first = self.read(&job, 0);
         match self.plan.sources.len() {

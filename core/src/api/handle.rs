@@ -2,17 +2,23 @@
 use std::{convert::Infallible, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use tidegate_checkpoint::error::{Error, Kind, Result};
+use tidegate_checkpoint::{
+    error::{Error, Kind, Result},
+    ids::Epoch,
+    store::CheckpointStore,
+};
 
 use crate::{
     env::JoinHandle,
     metrics::JobMetrics,
     runtime::supervise::{Request, Shared},
+    state::savepoint::write::write,
 };
 
 /// A job that has been started. Dropping it cancels the job.
 pub struct JobHandle {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) checkpoints: Arc<CheckpointStore>,
     pub(crate) requests: mpsc::Sender<Request>,
     /// The job goes on as long as it is held.
     pub(crate) running: Option<oneshot::Sender<Infallible>>,
@@ -101,8 +107,10 @@ impl JobHandle {
     /// # Errors
     /// What it failed with.
     pub async fn wait(mut self) -> Result<()> {
-        let Some(task) = self.task.take() else { return Ok(()) };
-        task.await.unwrap_or_else(|e| Err(Error::internal("the driver of the job has panicked").caused_by(e)))
+        match self.task.take() {
+            Some(task) => ended(task).await,
+            None => Ok(()),
+        }
     }
 
     /// Drains: makes a last checkpoint, with which all output so far is committed, and ends the job. Windows
@@ -137,6 +145,43 @@ impl JobHandle {
         outcome.await.map_err(|_| ended())?.map(|epoch| epoch.0)
     }
 
+    /// Makes a checkpoint now, and a savepoint of it: state in one format for every backend, from which a job starts with
+    /// `checkpoint.savepoint`, at another parallelism or over another backend too. The job goes on. Returns the
+    /// checkpoint's number.
+    ///
+    /// # Errors
+    /// [`Kind::Config`]: there is something at `url`, it cannot be used, or a backend cannot be read beside the job.
+    /// [`Kind::Unavailable`]: the checkpoint was abandoned, or the job has ended.
+    pub async fn savepoint(&self, url: &str) -> Result<u64> {
+        let _reading = self.shared.read();
+        let epoch = self.checkpoint_now().await?;
+        self.write_savepoint(Epoch(epoch), url).await?;
+        Ok(epoch)
+    }
+
+    /// As `stop`, and makes a savepoint of the last checkpoint. Returns its number.
+    ///
+    /// # Errors
+    /// As `stop` and `savepoint`.
+    pub async fn stop_with_savepoint(mut self, url: &str) -> Result<u64> {
+        // Of the run before, should this one have ended without a checkpoint.
+        let _reading = self.shared.read();
+        let _ = self.requests.send(Request::Stop).await;
+        if let Some(task) = self.task.take() {
+            ended(task).await?;
+        }
+        let newest = self.checkpoints.commits().await?.last().copied();
+        let newest = newest.ok_or_else(|| Error::unavailable("the job has ended without a checkpoint"))?;
+        self.write_savepoint(newest, url).await?;
+        Ok(newest.0)
+    }
+
+    async fn write_savepoint(&self, epoch: Epoch, url: &str) -> Result<()> {
+        let settings = Arc::new(self.shared.settings.state.clone());
+        let written = write(&self.checkpoints, epoch, &self.shared.backends, &settings, url).await;
+        written.map_err(|e| e.at("savepoint"))
+    }
+
     /// The job's metrics now.
     pub fn metrics(&self) -> JobMetrics {
         JobMetrics::of(&self.shared)
@@ -151,6 +196,10 @@ impl JobHandle {
     pub fn watch(&self) -> watch::Receiver<JobStatus> {
         self.shared.status.subscribe()
     }
+}
+
+async fn ended(task: JoinHandle<Result<()>>) -> Result<()> {
+    task.await.unwrap_or_else(|e| Err(Error::internal("the driver of the job has panicked").caused_by(e)))
 }
 
 impl Drop for JobHandle {

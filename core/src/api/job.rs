@@ -1,8 +1,5 @@
 //! The job: a graph, its settings, and the start button.
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{mpsc, oneshot};
 
 use tidegate_checkpoint::{
@@ -20,9 +17,6 @@ use crate::{
     settings::Settings,
     state::backend::{Backends, StateBackendFactory},
 };
-
-/// Features of tidegate that bring a backend of that name.
-const FEATURES: &[&str] = &["rocksdb", "redis", "object-store"];
 
 /// A dataflow job that is being described, and can be started.
 pub struct Job {
@@ -85,21 +79,11 @@ impl Job {
             ))
             .hint(format!("it has {}", known.join(", "))));
         }
-        let backend = |name: &str| {
-            self.backends.iter().find(|b| b.name() == name).cloned().ok_or_else(|| {
-                if FEATURES.contains(&name) {
-                    return Error::config(format!("the state backend {name:?} is not compiled in"))
-                        .hint(format!("add the feature {name:?} to the dependency on tidegate"));
-                }
-                let known: Vec<_> = self.backends.iter().map(|b| b.name()).collect();
-                Error::config(format!("there is no state backend {name:?}"))
-                    .hint(format!("compiled in: {}; others are features of tidegate", known.join(", ")))
-            })
-        };
-        let by_operator = keyed.iter().map(|k| Ok((k.clone(), backend(state.backend_of(k.as_str()))?)));
-        let by_operator = by_operator.collect::<Result<BTreeMap<_, _>>>()?;
-        backend(&state.backend)?;
-        Ok((id, Arc::new(by_operator)))
+        let mut backends = Backends { all: self.backends.clone(), ..Backends::default() };
+        backends.named(&state.backend)?;
+        let chosen = keyed.iter().map(|k| Ok((k.clone(), backends.named(state.backend_of(k.as_str()))?.clone())));
+        backends.chosen = Arc::new(chosen.collect::<Result<_>>()?);
+        Ok((id, backends))
     }
 
     /// Starts the job on the current tokio runtime. It can be started again when that run has ended.
@@ -129,11 +113,12 @@ impl Job {
         let (requests, receiver) = mpsc::channel(16);
         let (running, cancelled) = oneshot::channel();
         let supervised = Supervised(shared.clone());
+        let checkpoints = store.clone();
         let task = spawn(async move {
             let running = supervised;
             supervise(running.0.clone(), store, receiver, cancelled).await
         });
-        Ok(JobHandle { shared, requests, running: Some(running), task: Some(task) })
+        Ok(JobHandle { shared, checkpoints, requests, running: Some(running), task: Some(task) })
     }
 
     /// Starts the job and waits for its end.

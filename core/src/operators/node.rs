@@ -31,12 +31,17 @@ use crate::{
     metrics::stats::OperatorStats,
     plan::NodeId,
     record::{Barrier, BatchOutput, Control, Keyed, Output},
-    runtime::{build::Build, reporter::Reporter},
+    runtime::{
+        build::{AttemptContext, Build},
+        reporter::Reporter,
+    },
     state::{
-        backend::{Backends, OpenContext, StateBackend},
+        backend::OpenContext,
         cached::{Progress, Sealed},
         hash::{Key, check_key},
         keyed::{KeyedState, Swept},
+        savepoint::{self, entries::Source, files::Reader},
+        table::Value,
     },
 };
 
@@ -110,15 +115,9 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             lineage: context.lineage.clone(),
             settings: context.state.clone(),
         };
+        let operator_id = id.clone();
         let opening = async move {
-            let name = open.operator.to_string();
-            let settings = context.state.clone();
-            let backend = open_backend(&context.backends, open).await;
-            let backend = backend.map_err(|e| e.at(format!("state of operator {name}")))?;
-            let cache = settings.cache.as_u64() as usize;
-            let mut state = KeyedState::new(&name, backend, settings.codec, context.key_groups, range, cache);
-            state.restore().await?;
-            Ok(state)
+            open_state(&context, open).await.map_err(|e| e.at(format!("state of operator {operator_id}")))
         };
         Ok(Self {
             operator,
@@ -441,17 +440,36 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Bat
     }
 }
 
-async fn open_backend(backends: &Backends, context: OpenContext) -> Result<Box<dyn StateBackend>> {
-    let Some(backend) = backends.get(&context.operator) else {
-        return Err(Error::internal("the operator has no state backend"));
-    };
-    if let Some(other) = context.restore.iter().find(|handle| handle.backend != backend.name()) {
-        return Err(Error::config(format!(
-            "its state in the checkpoint is of backend {:?}, and the job names {:?}",
-            other.backend,
-            backend.name()
-        ))
-        .hint(format!("set state.backend = {:?}", other.backend)));
+/// Opens the state from the checkpoint; from one of another backend, or a savepoint, by taking over what is in it.
+async fn open_state<K: Key, V: Value>(context: &AttemptContext, mut open: OpenContext) -> Result<KeyedState<K, V>> {
+    let backend = context.backends.of(&open.operator)?;
+    let is_foreign = |handle: &StateHandle| handle.backend != backend.name();
+    let (foreign, own): (Vec<_>, Vec<_>) = std::mem::take(&mut open.restore).into_iter().partition(is_foreign);
+    let range = open.key_groups;
+    let taken = OpenContext { restore: Vec::new(), ..open.clone() };
+    (open.restore, open.restored) = (own, open.restored.filter(|_| foreign.is_empty()));
+    let (name, settings) = (open.operator.to_string(), open.settings.clone());
+    let cache = usize::try_from(settings.cache.as_u64()).unwrap_or(usize::MAX);
+    let opened = backend.open(open).await?;
+    let mut state = KeyedState::new(&name, opened, settings.codec, context.key_groups, range, cache);
+    if foreign.is_empty() {
+        state.restore().await?;
+        return Ok(state);
     }
-    backend.open(context).await
+    for handle in foreign {
+        let source = if handle.backend == savepoint::BACKEND {
+            let files = serde_json::from_value(handle.data)
+                .map_err(|e| Error::internal("the files of a savepoint are not named").caused_by(e))?;
+            let place = context.savepoint.clone().ok_or_else(|| {
+                Error::config("its state is in a savepoint").hint("set checkpoint.savepoint to the savepoint's URL")
+            })?;
+            Source::Files(Reader::new(place, files, range))
+        } else {
+            let other = context.backends.named(&handle.backend)?;
+            let context = OpenContext { restore: vec![handle], ..taken.clone() };
+            Source::of(other.open(context).await?, range)
+        };
+        state.take_over(source).await?;
+    }
+    Ok(state)
 }

@@ -148,6 +148,7 @@ impl<'a> Driver<'a> {
             lineage: start.lineage.clone(),
             store: store.clone(),
             backends: shared.backends.clone(),
+            savepoint: recovery::savepoint(&store, settings)?,
             restored: start.restored.clone(),
             graph: shared.graph.clone(),
             stats: StatsRegistry::default(),
@@ -359,7 +360,7 @@ impl<'a> Driver<'a> {
 
     /// One collection at a time, beside everything else; what it misses the next one gets.
     fn collect_garbage(&mut self) {
-        if self.garbage.as_ref().is_some_and(|g| !g.is_finished()) {
+        if self.garbage.as_ref().is_some_and(|g| !g.is_finished()) || self.shared.is_read() {
             return;
         }
         let (store, attempt, retained) =

@@ -57,6 +57,8 @@ pub struct AttemptContext {
     pub store: Arc<CheckpointStore>,
     /// Makes the operators' states.
     pub backends: Backends,
+    /// Where the savepoint is that the job was started from, if it was.
+    pub savepoint: Option<Arc<CheckpointStore>>,
     /// The checkpoint that the attempt starts from.
     pub restored: Option<Arc<Manifest>>,
     pub(crate) graph: Graph,

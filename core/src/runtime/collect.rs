@@ -50,7 +50,7 @@ pub(super) async fn collect(
     }
     kill::point("collect.after");
     let mut told = BTreeSet::new();
-    for backend in backends.values().filter(|backend| told.insert(backend.name())) {
+    for backend in backends.chosen.values().filter(|backend| told.insert(backend.name())) {
         backend.collect(Kept { store: store.clone(), attempt, states: states.clone() }).await?;
     }
     Ok(())

@@ -16,9 +16,9 @@ use tidegate_checkpoint::{
         CommitContext, CommitPoint, CommitRecord, Sealed, StoreCommitPoint, committed_manifest, fenced, still_newest,
     },
     error::{Error, Kind, Result},
-    ids::{Attempt, Epoch, JobId, OperatorId},
+    ids::{Attempt, Epoch, JobId, KeyGroupRange, OperatorId, Subtask},
     kill,
-    manifest::Manifest,
+    manifest::{Manifest, StateHandle},
     recover::{self, Observed, Plan, Program, Wanted},
     store::CheckpointStore,
 };
@@ -33,6 +33,7 @@ use crate::{
     env::{spawn_blocking, unique, wall_ms},
     plan::{Graph, NodeKind},
     settings::Settings,
+    state::savepoint::{self, Savepoint, load, place},
 };
 
 /// Where an attempt stands when it begins.
@@ -98,10 +99,11 @@ pub(super) async fn begin(
             point.open(CommitContext { store: store.clone(), attempt, interval }).await?
         }
     };
+    let fresh = format!("{:08x}", crc32fast::hash(run.owner.as_bytes()));
     loop {
         let committed = store.commits().await?;
         let (observed, restored, next) =
-            match choose(store, &*commits, committed.clone(), graph, settings, (first, attempt)).await {
+            match choose(store, &*commits, committed.clone(), graph, settings, (first, attempt), &fresh).await {
                 Ok(chosen) => chosen,
                 // An older attempt that commits once more deletes what it has superseded: then nothing is missing, only
                 // out of date.
@@ -110,7 +112,7 @@ pub(super) async fn begin(
             };
         let lineage = match &restored {
             Some(manifest) => manifest.lineage.clone(),
-            None => format!("{:08x}", crc32fast::hash(run.owner.as_bytes())),
+            None => fresh.clone(),
         };
         let start = Start { attempt, lineage, restored, next };
         if seal(&*commits, store.job(), &observed, &start, settings).await? {
@@ -121,7 +123,7 @@ pub(super) async fn begin(
 }
 
 /// Observes and plans: what is there, the checkpoint to go on from, the first epoch to be made. `first` is the
-/// first attempt of this run, `attempt` this one.
+/// first attempt of this run, `attempt` this one; `fresh` is the lineage of a job that begins.
 async fn choose(
     store: &Arc<CheckpointStore>,
     commits: &dyn CommitPoint,
@@ -129,6 +131,7 @@ async fn choose(
     graph: &Graph,
     settings: &Settings,
     (first, attempt): (Attempt, Attempt),
+    fresh: &str,
 ) -> Result<(Observed, Option<Arc<Manifest>>, Epoch)> {
     let manifests = store.manifests().await?;
     let copy = match committed.last() {
@@ -158,7 +161,15 @@ async fn choose(
     let plan = recover::plan(&observed, &Wanted { from, allow_fresh: settings.checkpoint.allow_fresh_start })?;
     kill::point("recover.observed");
     match plan {
-        Plan::Fresh { next } => Ok((observed, None, next)),
+        Plan::Fresh { next } => match savepoint(store, settings)? {
+            None => Ok((observed, None, next)),
+            Some(place) => {
+                let saved = from_savepoint(&place, store, fresh, graph, settings).await;
+                let saved = saved.map_err(|e| e.at("checkpoint.savepoint"))?;
+                let next = next.max(saved.epoch.next());
+                Ok((observed, Some(Arc::new(saved)), next))
+            }
+        },
         Plan::Resume { epoch, next } => {
             let record = match observed.newest() {
                 Some(record) if record.epoch == epoch => record.clone(),
@@ -168,6 +179,39 @@ async fn choose(
             Ok((observed, Some(Arc::new(restored)), next))
         }
     }
+}
+
+/// Where the savepoint is that the job is to start from.
+pub(super) fn savepoint(store: &CheckpointStore, settings: &Settings) -> Result<Option<Arc<CheckpointStore>>> {
+    let url = &settings.checkpoint.savepoint;
+    if url.is_empty() {
+        return Ok(None);
+    }
+    place(url.reveal(), store.job()).map(Some).map_err(|e| e.at("checkpoint.savepoint"))
+}
+
+/// The checkpoint that a savepoint is of, as one of this job's: positions as they were, state in the savepoint's files, and
+/// a lineage of its own, since the job that the savepoint is of may go on.
+async fn from_savepoint(
+    place: &CheckpointStore,
+    store: &CheckpointStore,
+    fresh: &str,
+    graph: &Graph,
+    settings: &Settings,
+) -> Result<Manifest> {
+    let Savepoint { checkpoint, operators } = load(place).await?;
+    let whole = KeyGroupRange { start: 0, end: checkpoint.key_groups };
+    let mut states = BTreeMap::new();
+    for (operator, files) in operators {
+        let data = serde_json::to_value(files)
+            .map_err(|e| Error::internal("files of a savepoint do not serialise").caused_by(e))?;
+        let (subtask, backend, objects) = (Subtask(0), savepoint::BACKEND.to_owned(), Vec::new());
+        states.insert(operator, vec![StateHandle { subtask, key_groups: whole, backend, data, objects }]);
+    }
+    let (job, lineage) = (store.job().clone(), fresh.to_owned());
+    let manifest = Manifest { job, lineage, states, ..checkpoint };
+    check(&manifest, store.job(), graph, settings)?;
+    Ok(manifest)
 }
 
 /// Takes every epoch that an older attempt may still commit; false: one of them has been committed since.
@@ -200,15 +244,20 @@ async fn restored(
     settings: &Settings,
 ) -> Result<Manifest> {
     let manifest = committed_manifest(store, record).await?;
+    check(&manifest, store.job(), graph, settings)?;
+    Ok(manifest)
+}
+
+/// Whether the job's program can go on from a checkpoint.
+fn check(manifest: &Manifest, job: &JobId, graph: &Graph, settings: &Settings) -> Result<()> {
     let program = Program {
-        job: store.job(),
+        job,
         key_groups: settings.key_groups,
         sources: &graph.names(NodeKind::Source),
         keyed: &graph.names(NodeKind::Keyed),
         sinks: &graph.names(NodeKind::Sink),
     };
-    recover::check(&manifest, &program)?;
-    Ok(manifest)
+    recover::check(manifest, &program)
 }
 
 /// Opens every sink through its recovery.

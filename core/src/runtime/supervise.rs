@@ -6,7 +6,10 @@ use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -62,6 +65,17 @@ pub(crate) struct Shared {
     pub status: watch::Sender<JobStatus>,
     live: Mutex<Live>,
     reporting: Reporting,
+    /// How many are reading a checkpoint of this job's.
+    readers: AtomicUsize,
+}
+
+/// See [`Shared::read`].
+pub(crate) struct Reading(Arc<Shared>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, SeqCst);
+    }
 }
 
 #[derive(Default)]
@@ -78,10 +92,28 @@ struct Live {
 }
 
 impl Shared {
+    /// Nothing of a checkpoint is deleted as long as this is held.
+    pub(crate) fn read(self: &Arc<Self>) -> Reading {
+        self.readers.fetch_add(1, SeqCst);
+        Reading(self.clone())
+    }
+    pub(crate) fn is_read(&self) -> bool {
+        self.readers.load(SeqCst) > 0
+    }
     pub(crate) fn new(job: JobId, graph: Graph, settings: Settings, backends: Backends) -> Self {
         let reporting = Reporting::new(&settings.report);
         let (status, _) = watch::channel(JobStatus::default());
-        Self { job, graph, settings, backends, began: now(), status, live: Mutex::default(), reporting }
+        Self {
+            job,
+            graph,
+            settings,
+            backends,
+            began: now(),
+            status,
+            live: Mutex::default(),
+            reporting,
+            readers: AtomicUsize::new(0),
+        }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use tidegate_checkpoint::{
-    error::Result,
+    error::{Error, Result},
     ids::{Attempt, Epoch, KeyGroupRange, OperatorId, Subtask},
     manifest::StateHandle,
     store::CheckpointStore,
@@ -172,6 +172,15 @@ pub trait StateBackendFactory: Send + Sync + 'static {
     /// [`Kind::Corrupt`](tidegate_checkpoint::error::Kind) when what is to be restored is damaged or missing.
     fn open(&self, context: OpenContext) -> BoxFuture<'static, Result<Box<dyn StateBackend>>>;
 
+    /// Opens the state of a committed checkpoint to be read, beside a job that goes on: nothing is written, and nothing is
+    /// sealed. The context's subtask is nobody's.
+    ///
+    /// # Errors
+    /// As `open`; and [`Kind::Config`](tidegate_checkpoint::error::Kind) where that cannot be done while the job runs.
+    fn open_to_read(&self, context: OpenContext) -> BoxFuture<'static, Result<Box<dyn StateBackend>>> {
+        self.open(context)
+    }
+
     /// A checkpoint has been committed, and old ones been let go: gives up what no handle in `kept` needs, and what
     /// dead attempts have left. Objects in the checkpoint store are not its business: who lists them in its handles has
     /// them deleted.
@@ -184,8 +193,43 @@ pub trait StateBackendFactory: Send + Sync + 'static {
     }
 }
 
-/// The backend of each operator that keeps state.
-pub type Backends = Arc<BTreeMap<OperatorId, Arc<dyn StateBackendFactory>>>;
+/// The backends of a job.
+#[derive(Clone, Default)]
+pub struct Backends {
+    /// All that there are to choose from.
+    pub all: Vec<Arc<dyn StateBackendFactory>>,
+    /// That of each operator that keeps state.
+    pub chosen: Arc<BTreeMap<OperatorId, Arc<dyn StateBackendFactory>>>,
+}
+
+impl Backends {
+    /// That of an operator.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](tidegate_checkpoint::error::Kind): an operator without state.
+    pub fn of(&self, operator: &OperatorId) -> Result<&Arc<dyn StateBackendFactory>> {
+        self.chosen.get(operator).ok_or_else(|| Error::internal(format!("operator {operator} has no state backend")))
+    }
+
+    /// That of a name.
+    ///
+    /// # Errors
+    /// [`Kind::Config`](tidegate_checkpoint::error::Kind): there is none, or it is not compiled in.
+    pub fn named(&self, name: &str) -> Result<&Arc<dyn StateBackendFactory>> {
+        self.all.iter().find(|backend| backend.name() == name).ok_or_else(|| {
+            if FEATURES.contains(&name) {
+                return Error::config(format!("the state backend {name:?} is not compiled in"))
+                    .hint(format!("add the feature {name:?} to the dependency on tidegate"));
+            }
+            let known: Vec<_> = self.all.iter().map(|backend| backend.name()).collect();
+            Error::config(format!("there is no state backend {name:?}"))
+                .hint(format!("compiled in: {}; others are features of tidegate", known.join(", ")))
+        })
+    }
+}
+
+/// Features of tidegate that bring a backend of that name.
+const FEATURES: &[&str] = &["rocksdb", "redis", "object-store"];
 
 /// What may still be restored.
 #[derive(Clone, Debug)]

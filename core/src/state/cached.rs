@@ -174,7 +174,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         Ok(())
     }
 
-    fn entry(&self, key: &[u8], value: &[u8]) -> Result<(i64, K, V)> {
+    pub(super) fn entry(&self, key: &[u8], value: &[u8]) -> Result<(i64, K, V)> {
         let read = || {
             let (namespace, key) = split_entry_key(key).ok_or_else(damaged)?;
             let (codec, mut value) = value.split_first().ok_or_else(damaged)?;

@@ -39,8 +39,9 @@ use super::{
     codec::Codec,
     cursor::Cursor,
     hash::{Key, hash_key, key_group},
+    savepoint::entries::{Page, Source},
     shard::Holds,
-    table::{Capture, Table, Value, is_watermark_key, namespace_of, watermark_key},
+    table::{Capture, Layout, Table, Value, is_watermark_key, namespace_of, watermark_key},
 };
 
 /// Bytes captured before they are handed to the backend.
@@ -144,17 +145,42 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         }
     }
 
+    /// Takes over what another backend, or a savepoint, has.
+    ///
+    /// # Errors
+    /// [`Kind::Corrupt`](tidegate_checkpoint::error::Kind) when it cannot be read; what the backend returns.
+    pub async fn take_over(&mut self, mut source: Source) -> Result<()> {
+        loop {
+            match source.next().await? {
+                Page::End => return Ok(()),
+                Page::Blocks(blocks) => blocks.iter().try_for_each(|(key, block)| self.restore_block(key, block))?,
+                Page::Entries(entries) => {
+                    for (key, value) in &entries {
+                        if is_watermark_key(key) {
+                            self.restore_watermark(key, value)?;
+                            continue;
+                        }
+                        let (namespace, key, value) = self.entry(key, value)?;
+                        self.update(namespace, hash_key(&key), &key, || value, |_| ())?;
+                    }
+                }
+            }
+            if self.needs_tending() {
+                self.tend().await?;
+            }
+        }
+    }
+
     fn restore_block(&mut self, key: &[u8], block: &[u8]) -> Result<()> {
         if is_watermark_key(key) {
             return self.restore_watermark(key, block);
         }
         let namespace = namespace_of(key).ok_or_else(damaged)?;
-        let (codec, rest) = block.split_first().ok_or_else(damaged)?;
-        let codec = Codec::by_id(*codec).ok_or_else(damaged)?;
+        let (layout, rest) = block.split_first().ok_or_else(damaged)?;
+        let layout = Layout::by_id(*layout).ok_or_else(damaged)?;
         let (count, mut rest) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;
         for _ in 0..u32::from_le_bytes(*count) {
-            let key: K = codec.decode(&mut rest)?;
-            let value: V = codec.decode(&mut rest)?;
+            let (key, value): (K, V) = layout.read(&mut rest)?;
             let hash = hash_key(&key);
             if self.range.contains(key_group(hash, self.key_groups)) {
                 self.update(namespace, hash, &key, || value, |_| ())?;

@@ -12,5 +12,6 @@ mod cursor;
 pub mod hash;
 pub mod keyed;
 mod prefetch;
+pub mod savepoint;
 mod shard;
 pub mod table;

@@ -74,6 +74,66 @@ impl Capture {
     }
 }
 
+/// How the entries of a block lie one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Key and value in `MessagePack`, with names in the value; in blocks of older versions also in the key.
+    Named = 1,
+    /// Key and value in postcard: where they end only their types know. No longer written.
+    OldCompact = 2,
+    /// The key in `MessagePack`, the value in postcard, with its length in front (u32).
+    Compact = 3,
+}
+
+impl Layout {
+    fn of(codec: Codec) -> Self {
+        match codec {
+            Codec::Named => Self::Named,
+            Codec::Compact => Self::Compact,
+        }
+    }
+
+    pub(super) fn by_id(id: u8) -> Option<Self> {
+        [Self::Named, Self::OldCompact, Self::Compact].into_iter().find(|layout| *layout as u8 == id)
+    }
+
+    #[inline]
+    fn write<K: Key, V: Value>(self, key: &K, value: &V, bytes: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Self::Named => {
+                encode_key(key, bytes)?;
+                Codec::Named.encode(value, bytes)
+            }
+            Self::OldCompact => {
+                Codec::Compact.encode(key, bytes)?;
+                Codec::Compact.encode(value, bytes)
+            }
+            Self::Compact => {
+                encode_key(key, bytes)?;
+                let start = bytes.len();
+                bytes.extend_from_slice(&[0; 4]);
+                Codec::Compact.encode(value, bytes)?;
+                let length = (bytes.len() - start - 4) as u32;
+                bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
+                Ok(())
+            }
+        }
+    }
+
+    /// The next entry of a block.
+    pub(super) fn read<K: Key, V: Value>(self, bytes: &mut &[u8]) -> Result<(K, V)> {
+        match self {
+            Self::Named => Ok((Codec::Named.decode(bytes)?, Codec::Named.decode(bytes)?)),
+            Self::OldCompact => Ok((Codec::Compact.decode(bytes)?, Codec::Compact.decode(bytes)?)),
+            Self::Compact => {
+                let key = Codec::Named.decode(bytes)?;
+                *bytes = bytes.get(4..).unwrap_or_default();
+                Ok((key, Codec::Compact.decode(bytes)?))
+            }
+        }
+    }
+}
+
 /// One namespace of an operator's state.
 pub struct Table<K, V> {
     namespace: i64,
@@ -224,11 +284,11 @@ impl<K: Key, V: Value> Table<K, V> {
             let shard = &mut self.shards[index];
             let codec = capture.codec;
             capture.batch.put_with(&key, |bytes| {
-                bytes.push(codec.id());
+                let layout = Layout::of(codec);
+                bytes.push(layout as u8);
                 bytes.extend_from_slice(&shard.len.to_le_bytes());
                 for (key, value) in shard.iter() {
-                    codec.encode(key, bytes)?;
-                    codec.encode(value, bytes)?;
+                    layout.write(key, value, bytes)?;
                 }
                 Ok(())
             })?;
@@ -404,6 +464,11 @@ pub(super) fn split_entry_key(key: &[u8]) -> Option<(i64, &[u8])> {
     let (prefix, rest) = key.split_first_chunk::<11>()?;
     let namespace = prefix.get(3..)?.try_into().ok()?;
     (prefix[2] == STATE).then_some(((u64::from_be_bytes(namespace) ^ (1 << 63)) as i64, rest))
+}
+
+/// The key group of whatever key.
+pub(super) fn key_group_of(key: &[u8]) -> Option<u16> {
+    key.first_chunk().map(|key_group| u16::from_be_bytes(*key_group))
 }
 
 /// The first key behind all that begin with `prefix`.

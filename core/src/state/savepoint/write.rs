@@ -1,0 +1,86 @@
+//! Makes a savepoint of a checkpoint that has been committed.
+use std::{collections::BTreeMap, sync::Arc};
+
+use tidegate_checkpoint::{
+    envelope,
+    error::Result,
+    ids::{Epoch, KeyGroupRange, OperatorId, Subtask},
+    manifest::{Manifest, StateHandle},
+    store::{CheckpointStore, Created},
+};
+
+use super::{File, NAME, Savepoint, VERSION, entries::Source, files::Writer, place, taken};
+use crate::{
+    settings::StateSettings,
+    state::backend::{Backends, OpenContext},
+};
+
+/// Writes what `store` has of an epoch to `url`. Whoever calls it sees to it that nothing of that is deleted meanwhile.
+///
+/// # Errors
+/// [`Kind::Config`](tidegate_checkpoint::error::Kind): there is a savepoint at `url`, or it cannot be used. What the
+/// stores and the backend return.
+pub(crate) async fn write(
+    store: &Arc<CheckpointStore>,
+    epoch: Epoch,
+    backends: &Backends,
+    settings: &Arc<StateSettings>,
+    url: &str,
+) -> Result<()> {
+    let to = place(url, store.job())?;
+    if !to.is_empty().await.map_err(|e| e.at("the savepoint's place"))? {
+        return Err(taken());
+    }
+    let mut manifest = store.read_manifest(&store.read_commit(epoch).await?.manifest).await?;
+    let mut operators = BTreeMap::new();
+    for (operator, handles) in std::mem::take(&mut manifest.states) {
+        let written = files(store, &manifest, &operator, handles, backends, settings, &to).await;
+        let written = written.map_err(|e| e.at(format!("state of operator {operator}")))?;
+        operators.insert(operator, written);
+    }
+    // What was to be published has been, or is by the job itself.
+    manifest.sinks.clear();
+    let savepoint = Savepoint { checkpoint: manifest, operators };
+    match to.create(NAME, envelope::encode(NAME, VERSION, &savepoint)?).await? {
+        Created::Ours => Ok(()),
+        Created::Theirs(_) => Err(taken()),
+    }
+}
+
+async fn files(
+    store: &Arc<CheckpointStore>,
+    manifest: &Manifest,
+    operator: &OperatorId,
+    handles: Vec<StateHandle>,
+    backends: &Backends,
+    settings: &Arc<StateSettings>,
+    to: &Arc<CheckpointStore>,
+) -> Result<Vec<File>> {
+    let backend = backends.of(operator)?;
+    // In the order of key groups: each subtask has a run of them.
+    let mut runs: Vec<KeyGroupRange> = handles.iter().map(|handle| handle.key_groups).collect();
+    runs.sort_by_key(|run| run.start);
+    let mut writer = Writer::new(to.clone(), operator.clone());
+    for (n, key_groups) in runs.into_iter().enumerate() {
+        let context = OpenContext {
+            store: store.clone(),
+            operator: operator.clone(),
+            // Nobody's: whatever it makes for itself is beside what the job has.
+            subtask: Subtask(READERS + n as u32),
+            attempt: manifest.attempt,
+            key_groups,
+            restored: Some(manifest.epoch),
+            restore: handles.iter().filter(|handle| handle.key_groups.overlaps(&key_groups)).cloned().collect(),
+            lineage: manifest.lineage.clone(),
+            settings: settings.clone(),
+        };
+        let mut source = Source::of(backend.open_to_read(context).await?, key_groups);
+        while let Some(entries) = source.next_entries().await? {
+            writer.add(entries).await?;
+        }
+    }
+    writer.end().await
+}
+
+/// Subtasks from here on only read.
+const READERS: u32 = 1 << 20;
