@@ -7,7 +7,8 @@ use std::{
 use tidegate::{Aggregate, ForEach, Generator, Job, Settings, Stream, Tumbling, Watermarks};
 
 use crate::{
-    events::{Answer, Bid, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, to_eur},
+    Args,
+    events::{Answer, Bid, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, bidder, to_eur},
     marked::Marked,
     measure::Outcome,
 };
@@ -58,13 +59,15 @@ impl Aggregate<Bid> for CountAndMax {
     }
 }
 
-pub fn run(workload: Workload, events: u64, parallelism: u32, interval: &str) -> Result<Outcome, String> {
+pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, String> {
     let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let (parallelism, keys) = (args.parallelism, args.keys);
     let settings = json!({
         "parallelism": parallelism,
-        "checkpoint": { "store": directory.path(), "interval": interval, "retained": 1 },
+        "checkpoint": { "store": directory.path(), "interval": args.interval, "retained": 1 },
     });
     let settings = serde_json::from_value::<Settings>(settings).map_err(|e| e.to_string())?;
+    let settings = args.settings.iter().try_fold(settings, Settings::with_toml).map_err(|e| e.to_string())?;
     let rows = Rows::default();
     let all = rows.all.clone();
     let job = Job::new("bench", settings);
@@ -100,7 +103,7 @@ pub fn run(workload: Workload, events: u64, parallelism: u32, interval: &str) ->
         Workload::W3 => {
             let mut rows = rows.clone();
             job.source("bids", source)
-                .key_by(|b| b.bidder)
+                .key_by(move |b| bidder(b, keys))
                 .fold("sums", (0u64, 0u64), |sum, b: Bid| {
                     sum.0 += 1;
                     sum.1 += b.price;

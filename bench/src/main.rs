@@ -8,6 +8,7 @@
 //! One JSON line a run. `events_per_cpu_second` counts the CPU time of the whole process in the *steady part*,
 //! from the moment the last source has emitted a fifth of its events to the end: on a shared machine it is
 //! the figure to trust. What begins with a k runs against a real Kafka broker, and compares at once: see [`kafka`].
+mod backends;
 mod baseline;
 mod compare;
 mod engine;
@@ -19,6 +20,8 @@ mod measure;
 use std::process::ExitCode;
 
 const USAGE: &str = "tidegate-bench w1|w2|w3|w4 [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
+          [--keys N] [--backend memory|rocksdb|redis|object-store] [--toml 'state.cache = \"256MB\"' ...]
+tidegate-bench backends [memory rocksdb redis objects hdfs ...] [--events N] [--keys N] [--rounds R]
 tidegate-bench compare [w1 w2 w3 ...] [--events N] [--rounds R] [--checkpoint-interval 1s]
 tidegate-bench k1|k2 [--events N] [--parallelism P] [--rounds R] [--partitions N] [--set linger.ms=5 ...]
 tidegate-bench latency [--events N] [--set ...]
@@ -35,6 +38,10 @@ pub struct Args {
     interval: String,
     baseline: bool,
     rounds: usize,
+    /// Of w3.
+    keys: u64,
+    /// Settings of the engine's jobs.
+    settings: Vec<String>,
     /// Of Kafka topics that are written.
     partitions: Option<usize>,
     /// Properties of librdkafka's, for the engine's clients.
@@ -52,6 +59,8 @@ fn args() -> Result<Args, String> {
         interval: "0s".into(),
         baseline: false,
         rounds: 5,
+        keys: events::BIDDERS,
+        settings: Vec::new(),
         partitions: None,
         kafka: Vec::new(),
     };
@@ -63,6 +72,9 @@ fn args() -> Result<Args, String> {
             "--parallelism" => args.parallelism = number(value()?)? as u32,
             "--checkpoint-interval" => args.interval = value()?,
             "--rounds" => args.rounds = number(value()?)? as usize,
+            "--keys" => args.keys = number(value()?)?,
+            "--backend" => args.settings.push(format!("state.backend = {:?}", value()?)),
+            "--toml" => args.settings.push(value()?),
             "--baseline" => args.baseline = true,
             "--partitions" => args.partitions = Some(number(value()?)? as usize),
             "--set" => {
@@ -81,17 +93,20 @@ fn run(args: &Args) -> Result<(), String> {
     if args.command == "compare" {
         return compare::compare(args);
     }
+    if args.command == "backends" {
+        return backends::compare(args);
+    }
     if kafka::COMMANDS.contains(&&*args.command) {
         return kafka::run(args);
     }
     let workload = events::Workload::by_name(&args.command).ok_or(format!("there is no workload {}", args.command))?;
     let events = args.events.unwrap_or(50_000_000);
     let outcome = if args.baseline {
-        baseline::run(workload, events, args.parallelism)?
+        baseline::run(workload, events, args.keys, args.parallelism)?
     } else {
-        engine::run(workload, events, args.parallelism, &args.interval)?
+        engine::run(workload, events, args)?
     };
-    if let Some(expected) = (!args.baseline).then(|| baseline::answer(workload, events)).flatten()
+    if let Some(expected) = (!args.baseline).then(|| baseline::answer(workload, events, args.keys)).flatten()
         && expected != outcome.answer
     {
         return Err(format!("wrong answer: {:?} instead of {expected:?}", outcome.answer));

@@ -310,7 +310,15 @@ impl Settings {
     /// # Errors
     /// As [`Settings::from_file`].
     pub fn from_toml(text: &str) -> Result<Self> {
-        Self::default().merged(parse(text)?)
+        Self::default().with_toml(text)
+    }
+
+    /// Overrides from TOML; what it does not name stays as it is.
+    ///
+    /// # Errors
+    /// As [`Settings::from_file`].
+    pub fn with_toml(self, text: impl AsRef<str>) -> Result<Self> {
+        self.merged(parse(text.as_ref())?)
     }
 
     /// Overrides from the environment: `TIDEGATE_CHECKPOINT__INTERVAL=5s` for `checkpoint.interval`, with
