@@ -261,6 +261,11 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         }
     }
 
+    /// Whether anything waits, or will have to. Over memory nothing ever does.
+    fn has_to_go_on(&self) -> bool {
+        !self.is_free() || self.sweeps_later || self.state.as_ref().is_some_and(KeyedState::needs_tending)
+    }
+
     /// Goes on with what is in line, until something has to be waited for.
     fn go_on(&mut self, cx: &mut Context<'_>) -> Result<()> {
         loop {
@@ -412,7 +417,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Bat
             self.operator.opened(&opened);
             (self.state, self.opening) = (Some(opened), None);
         }
-        if self.fault.is_none() {
+        if self.fault.is_none() && self.has_to_go_on() {
             let gone_on = self.go_on(cx);
             self.check(gone_on);
         }
