@@ -222,6 +222,26 @@ fn settings_from_text_are_refused_with_the_name_of_what_is_wrong() {
 }
 
 #[test]
+fn a_backend_is_chosen_by_operator_and_what_is_wrong_with_the_choice_is_told() {
+    let with = |text: &str| {
+        let j = Job::new("j", Settings::from_toml(text).unwrap());
+        numbers(&j).key_by(|n| *n).fold("a.b", 0u64, |sum, n| *sum += n).sink("out", Collect::new());
+        j
+    };
+    with("[state.operators.\"a.b\"]\nbackend = \"memory\"").explain().unwrap();
+    let error = refused(&with("[state.operators.\"a.b\"]\nbackend = \"papyrus\""), "no state backend \"papyrus\"");
+    assert!(error.to_string().contains("memory"), "{error}");
+    let error = refused(&with("[state.operators.other]\nbackend = \"memory\""), "state.operators.other");
+    assert!(error.to_string().contains("\"a.b\""), "{error}");
+    let error = Settings::from_toml("[state.operators.\"a.b\"]\nbackends = \"memory\"").unwrap_err().to_string();
+    assert!(error.contains("state.operators.a.b.backends") && error.contains("did you mean"), "{error}");
+    let error = Settings::from_toml("[state]\ncache = \"much\"").unwrap_err().to_string();
+    assert!(error.contains("state.cache"), "{error}");
+    let settings = Settings::from_toml("[state.redis]\nurl = \"rediss://me:canary@host:1/0\"").unwrap();
+    assert!(!format!("{settings:?}").contains("canary"), "{settings:?}");
+}
+
+#[test]
 fn a_checkpoint_store_that_is_none_is_refused() {
     for store in ["", "ftp://host/dir", "s3://bucket/dir"] {
         let mut settings = settings(1);
