@@ -6,6 +6,7 @@ mod at_random;
 mod child;
 mod in_recovery;
 mod job;
+mod killed;
 mod process;
 mod world;
 mod zombies;
