@@ -1,7 +1,7 @@
 //! The proofs that every backend has to pass, given its job file.
 //!
-//! The hard case is to prove something: an operator has about 1200 keys, and [`CACHE`] has room for some dozens, so that
-//! almost every record reads the backend and almost every batch writes it.
+//! The hard case is to prove something: an operator has about 1200 keys, and [`CACHE`] has room for some dozens, so
+//! that almost every record reads the backend and almost every batch writes it.
 use std::path::Path;
 
 use crate::{
