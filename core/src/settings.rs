@@ -101,7 +101,8 @@ pub struct StateSettings {
 pub struct RocksDbSettings {
     /// Where it keeps its files, which need not outlast the process; empty: the system's folder for such.
     pub directory: String,
-    /// For all operators of the process together: block cache and memtables.
+    /// For all operators of the process together: cached blocks, memtables, and files on their way to the checkpoint
+    /// store. Where a process has several jobs, what the first says.
     pub memory: ByteSize,
 }
 

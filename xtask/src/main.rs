@@ -2,6 +2,7 @@
 //! tools it needs, says so, and fails clearly where it cannot. The runner comes last, so that its
 //! summary is the end of the output. `cargo xtask kafka` is a server to try jobs on, and there are others.
 #![allow(clippy::disallowed_methods, reason = "no engine code: real processes and the real clock")]
+mod libclang;
 mod server;
 mod tidy;
 mod tools;
@@ -139,10 +140,11 @@ fn test(quick: bool, tls: bool, without: &[String], runner: &[String]) -> Result
     let tools = tools::Tools::find(root)?;
     // First, so that what is missing is found out before anything is built.
     let mut nextest = tools.nextest()?;
+    libclang::prepare()?;
     tools.take_over()?;
     prepare(without);
     let tls = if tls { ",tidegate/kafka-tls" } else { "" };
-    let features = format!("tidegate/failpoints,tidegate/kafka-schemas{tls}");
+    let features = format!("tidegate/failpoints,tidegate/kafka-schemas,tidegate/rocksdb{tls}");
     let features = ["--workspace", "--features", &features];
     if !quick {
         tools.check_components()?;

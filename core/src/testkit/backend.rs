@@ -260,9 +260,11 @@ impl World {
                 if let Some((spared, fault)) = fault {
                     self.faults.fail_after(spared, fault);
                 }
-                self.checkpoint(&meanwhile, commit).await;
+                let durable = self.checkpoint(&meanwhile, commit).await;
                 self.faults.heal();
-                if collect {
+                // Behind a commit, as the engine: before its first one an attempt refers to what it was restored from,
+                // and nobody has collected that.
+                if collect && durable && commit {
                     self.collect().await;
                 }
             }
