@@ -20,7 +20,7 @@ use tidegate_checkpoint::{
     kill,
     manifest::Manifest,
     recover::{self, Observed, Plan, Program, Wanted},
-    store::CheckpointStore,
+    store::{CheckpointStore, lineage},
 };
 
 use super::{
@@ -110,7 +110,7 @@ pub(super) async fn begin(
             };
         let lineage = match &restored {
             Some(manifest) => manifest.lineage.clone(),
-            None => format!("{:08x}", crc32fast::hash(run.owner.as_bytes())),
+            None => lineage(&run.owner),
         };
         let start = Start { attempt, lineage, restored, next };
         if seal(&*commits, store.job(), &observed, &start, settings).await? {
