@@ -19,3 +19,5 @@ mod process;
 mod world;
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;

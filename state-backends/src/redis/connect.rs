@@ -73,6 +73,11 @@ impl Place {
                 example
             })
         })?;
+        #[cfg(feature = "redis-tls")]
+        if nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. })) {
+            // The library takes what the process has. If there is one already, that is the user's choice.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         Ok(Self { nodes, kind, shown })
     }
 

@@ -150,15 +150,18 @@ impl Group {
         Ok(words)
     }
 
-    /// Whether the job has been taken over is found out above, by its claims; a copy of its checkpoint store, of which a
-    /// job of the same name and lineage goes on here, has none.
+    /// Whether the job has been taken over is found out above, by its claims. If none is newer, it is a copy of the
+    /// checkpoint store that goes on with the same state, and no new start would help.
     fn taken(&self, words: &[String]) -> Error {
         let theirs = words.get(1).and_then(|owner| owner.split('-').next()).unwrap_or("?");
         Error::config(format!(
-            "its state in Redis at {} has been taken by attempt {theirs}, of which this checkpoint store knows nothing",
+            "its state in Redis at {} has been taken over by attempt {theirs}",
             self.link.place()
         ))
-        .hint("two copies of a checkpoint store cannot go on with one Redis: give this job another name, or another Redis")
+        .hint(
+            "if that is no start of this very job, it goes on from a copy of the checkpoint store: two copies cannot share \
+             one Redis",
+        )
     }
 
     fn emptied(&self) -> Error {

@@ -6,7 +6,7 @@
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use tidegate_checkpoint::error::{Error, Result};
 use tidegate_core::{
@@ -39,8 +39,12 @@ impl Link {
         let place = Place::new(settings)?;
         let give_up_after = settings.give_up_after;
         let link = Self { place, give_up_after, connection: Mutex::new((0, None)) };
-        link.until(now() + THERE_WITHIN.min(give_up_after), &redis::cmd("PING")).await?;
-        Ok(link)
+        let there_within = THERE_WITHIN.min(give_up_after);
+        let ping = redis::cmd("PING");
+        match timeout(THERE_WITHIN + PAUSE_MAX, link.until(now() + there_within, &ping)).await {
+            Ok(answer) => answer.map(|_| link),
+            Err(_) => Err(link.failed(std::io::Error::from(std::io::ErrorKind::TimedOut).into())),
+        }
     }
 
     pub fn place(&self) -> &str {

@@ -55,56 +55,63 @@ pub(super) async fn run(
     failed: Arc<OnceLock<Error>>,
 ) {
     while let Some(order) = orders.recv().await {
-        if let Err(e) = obey(&mut groups, &mut orders, order).await {
+        let mut turn = Turn::default();
+        if let Err(e) = turn.make(&mut groups, &mut orders, order).await {
+            // Before the senders are dropped: whoever waits looks here then.
             let _ = failed.set(e);
-            // Whoever waits finds it there: its sender has been dropped.
             return;
         }
     }
 }
 
-async fn obey(
-    groups: &mut BTreeMap<u16, Group>,
-    orders: &mut mpsc::UnboundedReceiver<Order>,
-    first: Order,
-) -> Result<()> {
-    let mut queues = BTreeMap::<u16, Queue>::new();
-    let mut waiting = Vec::new();
-    let mut seal = None;
-    let mut next = Some(first);
-    while let Some(order) = next {
-        match order {
-            Order::Write(batch) => sort(&batch, &mut queues)?,
-            Order::Flush(done) => waiting.push(done),
-            Order::Seal(mark, done) => {
-                seal = Some((mark, done));
-                break;
+/// Orders that are carried out together, and who waits for it.
+#[derive(Default)]
+struct Turn {
+    queues: BTreeMap<u16, Queue>,
+    flushes: Vec<oneshot::Sender<()>>,
+    seal: Option<(String, oneshot::Sender<()>)>,
+}
+
+impl Turn {
+    async fn make(
+        &mut self,
+        groups: &mut BTreeMap<u16, Group>,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+        first: Order,
+    ) -> Result<()> {
+        let mut next = Some(first);
+        while let Some(order) = next.take() {
+            match order {
+                Order::Write(batch) => sort(&batch, &mut self.queues)?,
+                Order::Flush(done) => self.flushes.push(done),
+                Order::Seal(mark, done) => self.seal = Some((mark, done)),
+            }
+            next = if self.seal.is_none() { orders.try_recv().ok() } else { None };
+        }
+        let mut work: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
+        for (key_group, group) in groups.iter_mut() {
+            if let Some(queue) = self.queues.remove(key_group) {
+                work.push(Box::pin(queue.write_to(group)));
             }
         }
-        next = orders.try_recv().ok();
-    }
-    let mut work: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
-    for (key_group, group) in groups.iter_mut() {
-        if let Some(queue) = queues.remove(key_group) {
-            work.push(Box::pin(queue.write_to(group)));
+        at_once(work).await?;
+        if !self.queues.is_empty() {
+            return Err(Error::internal("a key of another subtask's key group is written"));
         }
-    }
-    at_once(work).await?;
-    if !queues.is_empty() {
-        return Err(Error::internal("a key of another subtask's key group is written"));
-    }
-    for done in waiting {
-        let _ = done.send(());
-    }
-    if let Some((mark, done)) = seal {
+        for done in self.flushes.drain(..) {
+            let _ = done.send(());
+        }
+        let Some((mark, _)) = &self.seal else { return Ok(()) };
         let mut work: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
         for group in groups.values_mut() {
-            work.push(Box::pin(group.seal(&mark)));
+            work.push(Box::pin(group.seal(mark)));
         }
         at_once(work).await?;
-        let _ = done.send(());
+        if let Some((_, done)) = self.seal.take() {
+            let _ = done.send(());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn sort(batch: &WriteBatch, queues: &mut BTreeMap<u16, Queue>) -> Result<()> {
