@@ -14,7 +14,7 @@ use tidegate_testbed::{
     without,
 };
 
-use crate::child::Case;
+use crate::child::{Case, files};
 
 fn job_file(url: &str) -> String {
     format!("[state]\nbackend = \"redis\"\n{CACHE}\n[state.redis]\nurl = \"{url}\"\n")
@@ -65,6 +65,34 @@ fn exact_though_the_server_is_killed_too() {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Never a fresh start in silence; and the password is in nothing that a job writes or says.
+#[test]
+fn an_emptied_server_ends_the_job_for_good() {
+    if without::left_out("redis") {
+        return;
+    }
+    let password = "canary-hunter2";
+    let server = Redis::start(&Options::default().password(password)).unwrap();
+    let case = Case::new(45, 2, 4_000, 900).with_job_file(|_| job_file(&server.url()));
+    let mut job = case.start(None);
+    assert!(job.runs_until(|| case.committed() > 3));
+    server.ask(&["FLUSHALL"]).unwrap();
+    assert!(!job.ended().success());
+    assert!(case.errors().contains("has lost what it had confirmed"), "{}", case.errors());
+    let committed = case.committed();
+    assert!(!case.start(None).ended().success());
+    assert!(
+        case.errors().contains("it has been emptied") && case.errors().contains("checkpoint.from"),
+        "{}",
+        case.errors()
+    );
+    assert_eq!(case.committed(), committed);
+    for file in files(case.path()).iter().filter(|file| !file.ends_with("job.toml")) {
+        let bytes = std::fs::read(file).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains(password), "{file} has the password");
+    }
 }
 
 /// Each job in a database of its own.

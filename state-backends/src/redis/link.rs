@@ -100,7 +100,7 @@ impl Link {
             let answer = match self.connected().await {
                 Ok((number, mut connection)) => {
                     let answer = connection.ask(command).await;
-                    if answer.as_ref().is_err_and(|e| may_pass(e)) {
+                    if answer.as_ref().is_err_and(may_pass) {
                         self.broken(number).await;
                     }
                     answer

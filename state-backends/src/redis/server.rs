@@ -60,8 +60,12 @@ fn gather(value: Value, settings: &mut BTreeMap<String, String>) {
             }
         }
     } else if let Value::Map(nodes) = value {
-        nodes.into_iter().for_each(|(_, node)| gather(node, settings));
+        for (_, node) in nodes {
+            gather(node, settings);
+        }
     } else if let Value::Array(nodes) = value {
-        nodes.into_iter().for_each(|node| gather(node, settings));
+        for node in nodes {
+            gather(node, settings);
+        }
     }
 }

@@ -65,7 +65,7 @@ fn a_lost_or_late_reply_changes_nothing() {
                     put(&mut model, attempt * 700, 4000, &value);
                     let mut batch = tidegate_core::state::backend::WriteBatch::default();
                     batch.delete_range(&[0, 1, 0], &[0, 1, 0, 0, 0, 8]);
-                    model.retain(|key, _| &key[..] < &[0, 1, 0][..] || &key[..] >= &[0, 1, 0, 0, 0, 8][..]);
+                    model.retain(|key, _| key[..] < [0, 1, 0][..] || key[..] >= [0, 1, 0, 0, 0, 8][..]);
                     backend.write(batch).unwrap();
                     assert_eq!(all(backend.as_mut()).await.unwrap(), model);
                 }

@@ -17,7 +17,6 @@ use tidegate_testbed::redis::{Options, Redis};
 
 /// Entries by key.
 pub type Model = BTreeMap<Vec<u8>, Vec<u8>>;
-pub type Sealing = BoxFuture<'static, Result<StateHandle>>;
 
 /// The backend over a server, whatever the settings of whoever opens it.
 pub struct At {
@@ -110,7 +109,11 @@ pub fn key(n: u32) -> Vec<u8> {
 pub fn puts(first: u32, count: u32, value: &str) -> WriteBatch {
     let mut batch = WriteBatch::default();
     for n in first..first + count {
-        batch.put_with(&key(n), |bytes| Ok(bytes.extend_from_slice(value.as_bytes()))).unwrap();
+        let fill = |bytes: &mut Vec<u8>| {
+            bytes.extend_from_slice(value.as_bytes());
+            Ok(())
+        };
+        batch.put_with(&key(n), fill).unwrap();
     }
     batch
 }
