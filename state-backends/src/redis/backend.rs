@@ -17,6 +17,7 @@ use tidegate_core::{
 
 use super::{
     NAME,
+    group::lost,
     keys::Job,
     link::{Link, at_once},
     script::strange,
@@ -171,7 +172,7 @@ impl Reader {
             for (field, value) in some.iter().zip(self.values(key_group, &some).await?) {
                 let key = [&key_group.to_be_bytes()[..], field].concat();
                 // The two are changed together: only a server that has been emptied in between has none.
-                let value = value.ok_or_else(|| Error::unavailable("Redis has lost an entry while it was read"))?;
+                let value = value.ok_or_else(|| lost(self.link.place(), key_group))?;
                 page.push((key.into(), value));
             }
         }

@@ -142,7 +142,7 @@ impl Group {
             .await?;
         match words.first().map(String::as_str) {
             Some("ok") => {}
-            Some("gone" | "lost") => return Err(self.lost()),
+            Some("gone" | "lost") => return Err(lost(self.link.place(), self.key_group)),
             Some("fenced") => return Err(self.taken(&words)),
             _ => return Err(super::script::strange()),
         }
@@ -178,13 +178,12 @@ impl Group {
              may still be there; or begin from nothing, with an empty checkpoint.store",
         )
     }
+}
 
-    /// The next attempt finds out whether the last checkpoint is still there.
-    fn lost(&self) -> Error {
-        let (place, key_group) = (self.link.place(), self.key_group);
-        Error::unavailable(format!(
-            "Redis at {place} has lost what it had confirmed for key group {key_group}: emptied, restarted or failed over"
-        ))
-        .hint("set appendonly yes and appendfsync always there; a failover may lose what its replica had not got")
-    }
+/// The next attempt finds out whether the last checkpoint is still there.
+pub(super) fn lost(place: &str, key_group: u16) -> Error {
+    Error::unavailable(format!(
+        "Redis at {place} has lost what it had confirmed for key group {key_group}: emptied, restarted or failed over"
+    ))
+    .hint("set appendonly yes and appendfsync always there; a failover may lose what its replica had not got")
 }

@@ -67,6 +67,23 @@ fn settings_that_cannot_be_are_refused() {
     assert_eq!(refused(both).kind(), Kind::Config);
 }
 
+/// With TLS compiled in, what answers without it is unreachable; otherwise the missing feature is named.
+#[test]
+fn tls_to_a_server_without_it_is_refused() {
+    if without::left_out("redis") {
+        return;
+    }
+    let server = Redis::start(&Options::default()).unwrap();
+    let mut settings = settings(&format!("rediss://:{CANARY}@{}", server.address()));
+    settings.give_up_after = Duration::from_millis(300);
+    let e = refused(settings);
+    if cfg!(feature = "redis-tls") {
+        assert_eq!(e.kind(), Kind::Unavailable, "{e}");
+    } else {
+        assert!(e.kind() == Kind::Config && e.to_string().contains("redis-tls"), "{e}");
+    }
+}
+
 #[test]
 fn the_password_is_in_no_handle_and_no_error() {
     if without::left_out("redis") {
