@@ -54,6 +54,11 @@ impl fmt::Debug for CheckpointStore {
     }
 }
 
+/// The lineage of a job that a claimant has started from nothing.
+pub fn lineage(owner: &str) -> String {
+    format!("{:08x}", crc32fast::hash(owner.as_bytes()))
+}
+
 /// What became of a create.
 #[derive(Debug)]
 pub enum Created {

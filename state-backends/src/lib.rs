@@ -3,10 +3,14 @@
 //! A job names its backend in its settings, and nothing else changes. Every backend passes the public
 //! conformance suite `tidegate_core::testkit::backend`.
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 
 pub use memory::Memory;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
 #[cfg(feature = "rocksdb")]
 pub use rocksdb::RocksDb;
 
@@ -19,5 +23,7 @@ pub fn all() -> Vec<Arc<dyn StateBackendFactory>> {
         Arc::new(Memory),
         #[cfg(feature = "rocksdb")]
         Arc::new(RocksDb),
+        #[cfg(feature = "redis")]
+        Arc::new(Redis::default()),
     ]
 }

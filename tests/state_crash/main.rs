@@ -21,3 +21,5 @@ mod world;
 mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+#[cfg(feature = "redis")]
+mod redis;

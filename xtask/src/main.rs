@@ -144,7 +144,7 @@ fn test(quick: bool, tls: bool, without: &[String], runner: &[String]) -> Result
     tools.take_over()?;
     prepare(without);
     let tls = if tls { ",tidegate/kafka-tls" } else { "" };
-    let features = format!("tidegate/failpoints,tidegate/kafka-schemas,tidegate/rocksdb{tls}");
+    let features = format!("tidegate/failpoints,tidegate/kafka-schemas,tidegate/rocksdb,tidegate/redis{tls}");
     let features = ["--workspace", "--features", &features];
     if !quick {
         tools.check_components()?;

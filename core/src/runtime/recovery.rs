@@ -20,7 +20,7 @@ use tidegate_checkpoint::{
     kill,
     manifest::{Manifest, StateHandle},
     recover::{self, Observed, Plan, Program, Wanted},
-    store::CheckpointStore,
+    store::{CheckpointStore, lineage},
 };
 
 use super::{
@@ -99,7 +99,7 @@ pub(super) async fn begin(
             point.open(CommitContext { store: store.clone(), attempt, interval }).await?
         }
     };
-    let fresh = format!("{:08x}", crc32fast::hash(run.owner.as_bytes()));
+    let fresh = lineage(&run.owner);
     loop {
         let committed = store.commits().await?;
         let (observed, restored, next) =
