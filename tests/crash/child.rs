@@ -24,6 +24,16 @@ impl Case {
         Self { dir, expected, parallelism, rate }
     }
 
+    /// With a job file; it may name paths below the case's directory.
+    pub fn with_job_file(self, text: impl Fn(&Path) -> String) -> Self {
+        fs::write(self.dir.path().join(job::JOB_FILE), text(self.dir.path())).unwrap();
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn at_parallelism(&mut self, parallelism: u32) {
         self.parallelism = parallelism;
     }
@@ -68,7 +78,8 @@ impl Case {
     }
 }
 
-fn files(dir: &Path) -> Vec<String> {
+/// Every file below a directory.
+pub fn files(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten() {
         let path = entry.unwrap().path();

@@ -69,8 +69,13 @@ fn job(dir: &Path, settings: Settings, rate: f64) -> Job {
     job
 }
 
+/// A job file, where a case has one: what it says of state.
+pub const JOB_FILE: &str = "job.toml";
+
 fn settings(dir: &Path, parallelism: u32) -> Settings {
-    let mut settings = Settings { parallelism, ..Settings::default() };
+    let file = dir.join(JOB_FILE);
+    let given = if file.exists() { Settings::from_file(file).unwrap() } else { Settings::default() };
+    let mut settings = Settings { parallelism, ..given };
     settings.checkpoint.store = dir.join("checkpoints").display().to_string();
     settings.checkpoint.interval = Duration::from_millis(30);
     settings.checkpoint.retained = 2;

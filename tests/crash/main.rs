@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 mod at_points;
 mod at_random;
+#[allow(dead_code, reason = "job files are for tests/state_crash")]
 mod child;
 mod in_recovery;
 mod job;
+mod killed;
 mod process;
 mod world;
 mod zombies;

@@ -1,0 +1,21 @@
+//! The job of the crash tests, killed over every backend that keeps state elsewhere than in the process, with tables
+//! so small that most of the state is.
+//!
+//! What is killed, and what it is held against, is in tests/crash; a backend adds a job file, and what it might leave
+//! lying about.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+#[path = "../crash/child.rs"]
+#[allow(dead_code, reason = "kill points are not named here")]
+mod child;
+#[path = "../crash/job.rs"]
+mod job;
+#[path = "../crash/killed.rs"]
+mod killed;
+mod over;
+#[path = "../crash/process.rs"]
+#[allow(dead_code, reason = "kill points are not named here")]
+mod process;
+#[path = "../crash/world.rs"]
+mod world;
+
+mod memory;
