@@ -266,12 +266,7 @@ impl Default for RedisSettings {
 }
 impl Default for ObjectStoreSettings {
     fn default() -> Self {
-        Self {
-            url: SecretUrl::default(),
-            memory: ByteSize::mb(256),
-            directory: String::new(),
-            disk: ByteSize::gb(16),
-        }
+        Self { url: SecretUrl::default(), memory: ByteSize::mb(256), directory: String::new(), disk: ByteSize::gb(16) }
     }
 }
 impl Default for RestartSettings {

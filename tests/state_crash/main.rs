@@ -19,3 +19,9 @@ mod process;
 mod world;
 
 mod memory;
+#[cfg(feature = "object-store")]
+mod object_store;
+#[cfg(all(feature = "hdfs", feature = "object-store"))]
+mod remote;
+#[cfg(feature = "s3")]
+mod s3;

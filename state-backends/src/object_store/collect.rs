@@ -15,7 +15,7 @@ use object_store::{ObjectStore as _, ObjectStoreExt as _, path::Path};
 use slatedb::VersionedManifest;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::PoisonError,
+    sync::{MutexGuard, PoisonError},
 };
 
 use tidegate_checkpoint::{
@@ -77,6 +77,8 @@ impl Collection<'_> {
                 self.refer(&tree, is_dead, &mut needed, &mut files).await?;
             }
         }
+        // A tree comes before its parents, which it has pinned.
+        dead.sort_by_key(|tree| std::cmp::Reverse(owner(tree).map(|(attempt, _)| attempt)));
         for tree in dead {
             if needed.contains(&tree) { self.tidy(&tree, &files).await? } else { self.delete(&tree).await? }
         }
@@ -145,6 +147,26 @@ impl Collection<'_> {
         Ok(())
     }
 
+    /// What a tree has pinned in its parents, when it is only a parent itself: whoever needs them has pins of its own.
+    async fn unpin(&self, tree: &Path) -> Result<()> {
+        let Some(latest) = self.manifest(tree, None).await? else { return Ok(()) };
+        for parent in latest.external_dbs() {
+            let path = Path::from(parent.path.as_str());
+            let Some(manifest) = self.manifest(&path, None).await? else { continue };
+            let pins = manifest.checkpoints().iter().filter(|pin| Some(pin.id) == parent.final_checkpoint_id);
+            for pin in pins {
+                let deleted = admin(self.place, &path).delete_checkpoint(pin.id).await;
+                deleted.map_err(|e| failed("collect", path.as_ref(), e))?;
+                self.tidied().remove(path.as_ref());
+            }
+        }
+        Ok(())
+    }
+
+    fn tidied(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
+        self.place.tidied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Deletes files and manifests that nothing needs, of a dead tree of which something is needed.
     async fn tidy(&self, tree: &Path, files: &BTreeSet<String>) -> Result<()> {
         let folder = tree.clone().join("compacted");
@@ -154,15 +176,19 @@ impl Collection<'_> {
         let (needed, garbage): (Vec<&Path>, Vec<&Path>) = listed.iter().partition(is_needed);
         let mut state: BTreeSet<String> = needed.into_iter().map(ToString::to_string).collect();
         state.extend(self.snapshots.get(tree).into_iter().flatten().cloned());
-        let tidied = || self.place.tidied.lock().unwrap_or_else(PoisonError::into_inner);
-        if garbage.is_empty() && tidied().get(tree.as_ref()) == Some(&state) {
+        // To be cloned leaves manifests as well, and that is what each attempt begins with.
+        state.insert(self.attempt.to_string());
+        if garbage.is_empty() && self.tidied().get(tree.as_ref()) == Some(&state) {
             return Ok(());
         }
         self.let_go(tree, true).await?;
+        if !self.snapshots.contains_key(tree) {
+            self.unpin(tree).await?;
+        }
         let collected = admin(self.place, tree).run_gc_once(options::of_the_dead(self.place)).await;
         collected.map_err(|e| failed("collect", tree.as_ref(), e))?;
         self.delete_all(garbage.into_iter().cloned().collect()).await?;
-        tidied().insert(tree.to_string(), state);
+        self.tidied().insert(tree.to_string(), state);
         Ok(())
     }
 
@@ -174,7 +200,7 @@ impl Collection<'_> {
         }
         let left = self.place.objects.list(Some(tree)).map_ok(|found| found.location);
         let left = left.try_collect().await.map_err(|e| store::failed("list", tree.as_ref(), e))?;
-        self.place.tidied.lock().unwrap_or_else(PoisonError::into_inner).remove(tree.as_ref());
+        self.tidied().remove(tree.as_ref());
         self.delete_all(left).await
     }
 

@@ -80,15 +80,14 @@ pub(super) fn admin(place: &Place, path: &Path) -> Admin {
 /// What a clone takes of a handle; none where the two have no key group in common.
 fn source(handle: &StateHandle, context: &OpenContext) -> Result<Option<CloneSourceSpec>> {
     let snapshot = Snapshot::of(handle)?;
-    let (start, end) = (
-        handle.key_groups.start.max(context.key_groups.start),
-        handle.key_groups.end.min(context.key_groups.end),
-    );
+    let (start, end) =
+        (handle.key_groups.start.max(context.key_groups.start), handle.key_groups.end.min(context.key_groups.end));
     if start >= end {
         return Ok(None);
     }
     let checkpoint = snapshot.checkpoint.parse().map_err(|e| {
-        Error::corrupt(format!("{:?} is no checkpoint of the state in {}", snapshot.checkpoint, snapshot.path)).caused_by(e)
+        Error::corrupt(format!("{:?} is no checkpoint of the state in {}", snapshot.checkpoint, snapshot.path))
+            .caused_by(e)
     })?;
     let bound = |key_group| Bytes::copy_from_slice(&key_group_prefix(key_group));
     let range = (Bound::Included(bound(start)), Bound::Excluded(bound(end)));

@@ -31,9 +31,7 @@ use tidegate_checkpoint::{
 };
 use tidegate_core::{
     env::spawn,
-    state::backend::{
-        Kept, OpenContext, Residency, StateBackend, StateBackendFactory, WriteBatch, key_group_prefix,
-    },
+    state::backend::{Kept, OpenContext, Residency, StateBackend, StateBackendFactory, WriteBatch, key_group_prefix},
 };
 
 use self::{
@@ -72,7 +70,8 @@ struct Snapshot {
 impl Snapshot {
     fn of(handle: &StateHandle) -> Result<Self> {
         if handle.backend != NAME {
-            let other = format!("the state was written by the backend {:?}, and {NAME:?} is to read it", handle.backend);
+            let other =
+                format!("the state was written by the backend {:?}, and {NAME:?} is to read it", handle.backend);
             return Err(Error::config(other).hint("set state.backend back, or start from a savepoint"));
         }
         serde_json::from_value(handle.data.clone())

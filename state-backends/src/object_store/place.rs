@@ -68,8 +68,9 @@ impl Places {
     pub fn open(&self, settings: &ObjectStoreSettings) -> Result<Arc<Place>> {
         let url = if settings.url.is_empty() { &self.url } else { settings.url.reveal() };
         if url.is_empty() {
-            return Err(Error::config("state.backend = \"object-store\" needs state.object-store.url")
-                .hint("name a directory or URL: file:///var/lib/state, s3://bucket/state, hdfs://namenode:9000/state"));
+            return Err(Error::config("state.backend = \"object-store\" needs state.object-store.url").hint(
+                "name a directory or URL: file:///var/lib/state, s3://bucket/state, hdfs://namenode:9000/state",
+            ));
         }
         let mut opened = self.lock();
         if let Some(place) = opened.get(url) {

@@ -4,12 +4,12 @@ use tidegate_state::ObjectStoreState;
 
 #[test]
 fn in_memory() {
-    conformance(|| ObjectStoreState::at("memory:"), 60);
+    conformance(|| ObjectStoreState::at("memory:"), 40);
 }
 
 #[test]
 fn in_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let url = format!("file://{}", dir.path().display());
-    conformance(|| ObjectStoreState::at(&url), 15);
+    conformance(|| ObjectStoreState::at(&url), 5);
 }
