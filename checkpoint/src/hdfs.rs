@@ -90,13 +90,11 @@ impl Hdfs {
     async fn call<R>(&self, bytes: usize, act: impl Future<Output = Result<R>>) -> Result<R> {
         self.reach().await?;
         let limit = ANSWERED_WITHIN + Duration::from_secs(bytes as u64 / SLOWEST);
-        match timeout(limit, act).await {
-            Ok(result) => result.map_err(plain),
-            Err(_) => {
-                self.is_reached.store(false, SeqCst);
-                Err(self.unreachable(format!("nothing within {} s", limit.as_secs())))
-            }
+        if let Ok(result) = timeout(limit, act).await {
+            return result.map_err(plain);
         }
+        self.is_reached.store(false, SeqCst);
+        Err(self.unreachable(format!("nothing within {} s", limit.as_secs())))
     }
 
     /// All that is below, unfinished writes too.
@@ -144,9 +142,9 @@ impl Hdfs {
         let reader = self.client.read(&from).await?;
         let mut data = reader.read_range_stream(0, reader.file_length()).boxed();
         while let Some(bytes) = data.try_next().await? {
-            writer.write_bytes(bytes).await?;
+            Box::pin(writer.write_bytes(bytes)).await?;
         }
-        writer.close().await?;
+        Box::pin(writer.close()).await?;
         self.client.rename(&unfinished, &place, overwrite).await
     }
 }
@@ -251,7 +249,7 @@ impl ObjectStore for Hdfs {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let size = self.call(0, self.inner.get_opts(from, GetOptions::default().with_head(true))).await?.meta.size;
         let copied = async {
-            let copied = self.copy(from, to, options.mode == CopyMode::Overwrite).await;
+            let copied = Box::pin(self.copy(from, to, options.mode == CopyMode::Overwrite)).await;
             copied.map_err(failed)
         };
         self.call(size as usize, copied).await
