@@ -10,6 +10,8 @@ pub mod coordinator;
 pub mod envelope;
 pub mod error;
 pub mod figure;
+#[cfg(feature = "hdfs")]
+mod hdfs;
 pub mod ids;
 pub mod kill;
 pub mod manifest;

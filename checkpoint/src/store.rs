@@ -22,13 +22,15 @@ use crate::{
     kill,
     manifest::{Manifest, ObjectRef},
     paths,
-    unfinished::{local_directory, sweep_unfinished},
+    unfinished::{local_directory, sweep_unfinished, sweep_unfinished_remote},
 };
 
 pub use object_store::PutPayload as Payload;
 
 const CLAIM: &str = "attempt";
 const CLAIM_VERSION: u32 = 1;
+#[cfg(feature = "hdfs")]
+const HADOOP: &str = "name the NameNode (hdfs://host:port/path), or a name service that HADOOP_CONF_DIR knows";
 const RESTORE: &str = "restore it from a copy, or start from another checkpoint with checkpoint.from";
 
 #[derive(Serialize, Deserialize)]
@@ -118,6 +120,19 @@ impl CheckpointStore {
             let folder = self.path(&paths::folder(&self.job, folder));
             sweep_unfinished(&self.url, &folder, |_| true)
                 .map_err(|e| Error::unavailable(format!("cannot sweep {folder}")).caused_by(e))?;
+        }
+        Ok(())
+    }
+
+    /// The same on HDFS, as the owner of an attempt; claims before its own are decided.
+    ///
+    /// # Errors
+    /// As `put`.
+    pub async fn sweep_unfinished_remote(&self, attempt: Attempt) -> Result<()> {
+        for folder in ["attempts", "manifests", "commits", "state"] {
+            let path = self.path(&paths::folder(&self.job, folder));
+            let is_swept = |name: &str| folder != "attempts" || paths::parse_attempt(name) < Some(attempt);
+            sweep_unfinished_remote(&self.url, &path, is_swept).await.map_err(|e| failed("sweep", folder, e))?;
         }
         Ok(())
     }
@@ -350,9 +365,10 @@ fn remote(url: &str, scheme: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
         "s3" | "s3a" => ("s3", cfg!(feature = "s3")),
         "gs" => ("gcs", cfg!(feature = "gcs")),
         "az" | "azure" | "abfs" | "abfss" | "adl" => ("azure", cfg!(feature = "azure")),
+        "hdfs" => ("hdfs", cfg!(feature = "hdfs")),
         _ => {
             return Err(Error::config(format!("the store {scheme}:… is of no known kind"))
-                .hint("use a directory, file:///…, s3://…, gs://…, az://… or memory:"));
+                .hint("use a directory, file:///…, s3://…, gs://…, az://…, hdfs://… or memory:"));
         }
     };
     if !compiled {
@@ -364,6 +380,11 @@ fn remote(url: &str, scheme: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
     // The URL itself is not shown: it may carry credentials.
     let wrong = |e: &dyn fmt::Display| Error::config(format!("the {scheme}:// store cannot be opened: {e}"));
     let parsed = url::Url::parse(url).map_err(|e| wrong(&e))?;
+    #[cfg(feature = "hdfs")]
+    if scheme == "hdfs" {
+        let (hdfs, prefix) = crate::hdfs::Hdfs::open(&parsed).map_err(|e| wrong(&e).hint(HADOOP))?;
+        return Ok((Arc::new(hdfs), prefix));
+    }
     let (objects, prefix) =
         object_store::parse_url_opts(&parsed, variables().map(|(k, v)| (k.to_ascii_lowercase(), v)))
             .map_err(|e| wrong(&e))?;

@@ -1,10 +1,10 @@
-//! What a killed process leaves of a write to a local directory.
+//! What a killed process leaves of a write to a local directory, and to HDFS.
 //!
 //! `object_store` writes a local object as `name#1` beside its place and renames it when it is complete. It
 //! never lists such files, so what a crash leaves of them would stay for ever: they are looked for here, in
-//! the directory itself. Called only by the owner of an attempt, about attempts before it: a writer whose
+//! the directory itself. On HDFS it is `.name.tmp.1`, and otherwise the same. Called only by the owner of an attempt, about attempts before it: a writer whose
 //! file vanishes under it is fenced, and its write fails.
-use object_store::path::Path;
+use object_store::{Result, path::Path};
 use std::{
     fs, io,
     path::{Path as Directory, PathBuf},
@@ -27,6 +27,20 @@ pub(crate) fn local_directory(url: &str) -> Option<&str> {
 pub fn sweep_unfinished(url: &str, prefix: &Path, is_swept: impl Fn(&str) -> bool) -> io::Result<usize> {
     let Some(directory) = local_directory(url) else { return Ok(0) };
     sweep(&prefix.parts().fold(PathBuf::from(directory), |path, part| path.join(part.as_ref())), &is_swept)
+}
+
+/// The same on HDFS, which is elsewhere: and so it waits, and does not block. A write directly below `prefix` is swept
+/// if the name that it was to have `is_swept`. Nothing happens to stores that leave nothing.
+///
+/// # Errors
+/// As the store.
+#[cfg_attr(not(feature = "hdfs"), allow(clippy::unused_async, unused_variables, reason = "the others leave nothing"))]
+pub async fn sweep_unfinished_remote(url: &str, prefix: &Path, is_swept: impl Fn(&str) -> bool) -> Result<usize> {
+    #[cfg(feature = "hdfs")]
+    if url.starts_with("hdfs:") {
+        return crate::hdfs::sweep(url, prefix, is_swept).await;
+    }
+    Ok(0)
 }
 
 fn sweep(directory: &Directory, is_swept: &dyn Fn(&str) -> bool) -> io::Result<usize> {

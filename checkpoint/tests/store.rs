@@ -124,9 +124,13 @@ fn a_store_is_shown_without_its_url() {
 
 #[test]
 fn a_url_of_a_feature_that_is_not_compiled_in_names_the_feature() {
-    for (url, word) in
-        [("ftp://x/y", "no known kind"), ("s3://b/p", "\"s3\""), ("gs://b/p", "\"gcs\""), ("az://c/p", "\"azure\"")]
-    {
+    for (url, word) in [
+        ("ftp://x/y", "no known kind"),
+        ("s3://b/p", "\"s3\""),
+        ("gs://b/p", "\"gcs\""),
+        ("az://c/p", "\"azure\""),
+        ("hdfs://n:1/p", "\"hdfs\""),
+    ] {
         if let Err(e) = CheckpointStore::open(url, job()) {
             assert_eq!(e.kind(), Kind::Config);
             assert!(e.to_string().contains(word), "{e}");

@@ -127,11 +127,17 @@ pub struct RedisSettings {
 }
 
 /// The backend `object-store`: a local directory, S3, GCS, Azure, or HDFS.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ObjectStoreSettings {
     /// `file:///var/lib/state`, `s3://bucket/state`, `hdfs://namenode:9000/state`.
     pub url: SecretUrl,
+    /// For all operators of the process together: blocks that have been read.
+    pub memory: ByteSize,
+    /// A local directory for parts that have been read, which need not outlast the process; empty: there is none.
+    pub directory: String,
+    /// Room in that directory.
+    pub disk: ByteSize,
 }
 
 /// What is different for the state of one operator.
@@ -264,6 +270,11 @@ impl Default for RedisSettings {
             sentinel_master: String::new(),
             give_up_after: Duration::from_secs(60),
         }
+    }
+}
+impl Default for ObjectStoreSettings {
+    fn default() -> Self {
+        Self { url: SecretUrl::default(), memory: ByteSize::mb(256), directory: String::new(), disk: ByteSize::gb(16) }
     }
 }
 impl Default for RestartSettings {

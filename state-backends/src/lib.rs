@@ -3,12 +3,16 @@
 //! A job names its backend in its settings, and nothing else changes. Every backend passes the public
 //! conformance suite `tidegate_core::testkit::backend`.
 pub mod memory;
+#[cfg(feature = "object-store")]
+pub mod object_store;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 
 pub use memory::Memory;
+#[cfg(feature = "object-store")]
+pub use object_store::ObjectStoreState;
 #[cfg(feature = "redis")]
 pub use redis::Redis;
 #[cfg(feature = "rocksdb")]
@@ -25,5 +29,7 @@ pub fn all() -> Vec<Arc<dyn StateBackendFactory>> {
         Arc::new(RocksDb),
         #[cfg(feature = "redis")]
         Arc::new(Redis::default()),
+        #[cfg(feature = "object-store")]
+        Arc::new(ObjectStoreState::default()),
     ]
 }

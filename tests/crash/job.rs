@@ -42,7 +42,7 @@ struct Sum {
     sum: i64,
 }
 
-fn job(dir: &Path, settings: Settings, rate: f64) -> Job {
+pub fn job(dir: &Path, settings: Settings, rate: f64) -> Job {
     let job = Job::new("crash", settings);
     let source = |name: &str| {
         let files = FileSource::csv::<Event>(dir.join("in").join(name)).rate(rate);
@@ -72,11 +72,13 @@ fn job(dir: &Path, settings: Settings, rate: f64) -> Job {
 /// A job file, where a case has one: what it says of state.
 pub const JOB_FILE: &str = "job.toml";
 
-fn settings(dir: &Path, parallelism: u32) -> Settings {
+pub fn settings(dir: &Path, parallelism: u32) -> Settings {
     let file = dir.join(JOB_FILE);
     let given = if file.exists() { Settings::from_file(file).unwrap() } else { Settings::default() };
     let mut settings = Settings { parallelism, ..given };
-    settings.checkpoint.store = dir.join("checkpoints").display().to_string();
+    if settings.checkpoint.store == "memory:" {
+        settings.checkpoint.store = dir.join("checkpoints").display().to_string();
+    }
     settings.checkpoint.interval = Duration::from_millis(30);
     settings.checkpoint.retained = 2;
     settings.restart.strategy = RestartStrategy::None;

@@ -23,3 +23,9 @@ mod memory;
 mod rocksdb;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "object-store")]
+mod object_store;
+#[cfg(all(feature = "hdfs", feature = "object-store"))]
+mod remote;
+#[cfg(feature = "s3")]
+mod s3;

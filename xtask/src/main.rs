@@ -42,6 +42,9 @@ cargo xtask s3 [--port N] [--bucket NAME]...
 
 CARGO_TARGET_DIR is honoured; without it builds go to ~/.cache/tidegate/target, downloads beside it.";
 
+/// Stores, and what keeps state in them.
+const STORES: &str = "tidegate/s3,tidegate/hdfs,tidegate/object-store,tidegate/rocksdb,tidegate/redis";
+
 /// What went wrong, for people.
 type Failed = String;
 
@@ -144,7 +147,7 @@ fn test(quick: bool, tls: bool, without: &[String], runner: &[String]) -> Result
     tools.take_over()?;
     prepare(without);
     let tls = if tls { ",tidegate/kafka-tls" } else { "" };
-    let features = format!("tidegate/failpoints,tidegate/kafka-schemas,tidegate/rocksdb,tidegate/redis{tls}");
+    let features = format!("tidegate/failpoints,tidegate/kafka-schemas,{STORES}{tls}");
     let features = ["--workspace", "--features", &features];
     if !quick {
         tools.check_components()?;

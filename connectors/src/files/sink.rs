@@ -27,7 +27,7 @@ use tidegate_checkpoint::{
     ids::{Attempt, Epoch, OperatorId, Subtask},
     kill,
     store::{failed, open_url, place},
-    unfinished::sweep_unfinished,
+    unfinished::{sweep_unfinished, sweep_unfinished_remote},
 };
 use tidegate_core::{
     Error, Result, Timestamp,
@@ -125,6 +125,8 @@ impl<T: Serialize + Send + 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
             if let Place::Url(url) = &self.place {
                 let url = url.clone();
                 let is_swept = move |directory: &str| !is_newer(directory, context.attempt);
+                let swept = sweep_unfinished_remote(&url, &staging, is_swept).await;
+                swept.map_err(|e| failed("sweep", staging.as_ref(), e))?;
                 let swept = spawn_blocking(move || sweep_unfinished(&url, &staging, is_swept)).await;
                 swept
                     .map_err(|e| Error::internal("the sweep of the staging area has panicked").caused_by(e))?

@@ -90,6 +90,8 @@ pub(super) async fn begin(
         spawn_blocking(move || sweeper.sweep_unfinished())
             .await
             .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
+    } else {
+        store.sweep_unfinished_remote(attempt).await?;
     }
     let commits: Arc<dyn CommitPoint> = match graph.commit_point() {
         None => Arc::new(StoreCommitPoint::new(store.clone())),

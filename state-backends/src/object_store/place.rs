@@ -1,0 +1,96 @@
+//! The stores that are in use, each opened once in a process, with one cache of blocks for all trees in it.
+use object_store::{ObjectStore, path::Path};
+use slatedb::db_cache::{
+    DbCache,
+    moka::{MokaCache, MokaCacheOptions},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tidegate_checkpoint::{
+    error::{Error, Result},
+    store::open_url,
+};
+use tidegate_core::settings::ObjectStoreSettings;
+
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    url: String,
+    opened: Mutex<BTreeMap<String, Arc<Place>>>,
+}
+
+/// One store.
+pub(super) struct Place {
+    pub objects: Arc<dyn ObjectStore>,
+    pub prefix: Path,
+    /// Whether an object can be replaced on condition that it is still the same.
+    pub has_updates: bool,
+    pub directory: String,
+    pub disk: usize,
+    cache: Arc<dyn DbCache>,
+    trees: AtomicU64,
+    /// Dead trees, and what has been found to be needed of each: nothing more can be deleted while that is the same.
+    pub tidied: Mutex<BTreeMap<String, BTreeSet<String>>>,
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Place({})", self.objects)
+    }
+}
+
+impl Place {
+    /// The cache, and under which number a new tree is in it.
+    pub fn cache(&self) -> (Arc<dyn DbCache>, u64) {
+        (self.cache.clone(), self.trees.fetch_add(1, Relaxed))
+    }
+}
+
+impl Places {
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), opened: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Place>>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn opened(&self) -> Vec<Arc<Place>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub fn open(&self, settings: &ObjectStoreSettings) -> Result<Arc<Place>> {
+        let url = if settings.url.is_empty() { &self.url } else { settings.url.reveal() };
+        if url.is_empty() {
+            return Err(Error::config("state.backend = \"object-store\" needs state.object-store.url").hint(
+                "name a directory or URL: file:///var/lib/state, s3://bucket/state, hdfs://namenode:9000/state",
+            ));
+        }
+        let mut opened = self.lock();
+        if let Some(place) = opened.get(url) {
+            return Ok(place.clone());
+        }
+        let (objects, prefix) = open_url(url).map_err(|e| e.at("state.object-store.url"))?;
+        let options = MokaCacheOptions { max_capacity: settings.memory.as_u64(), ..MokaCacheOptions::default() };
+        let place = Arc::new(Place {
+            objects,
+            prefix,
+            has_updates: ["s3:", "s3a:", "gs:", "az:", "azure:", "abfs", "adl:", "memory:"]
+                .iter()
+                .any(|scheme| url.starts_with(scheme)),
+            directory: settings.directory.clone(),
+            disk: usize::try_from(settings.disk.as_u64()).unwrap_or(usize::MAX),
+            cache: Arc::new(MokaCache::new_with_opts(options)),
+            trees: AtomicU64::new(0),
+            tidied: Mutex::default(),
+        });
+        opened.insert(url.to_owned(), place.clone());
+        Ok(place)
+    }
+}
