@@ -51,6 +51,8 @@ impl Properties {
 /// let url = SecretUrl::from("redis://tidegate:hunter2@host:6379/0");
 /// assert_eq!(url.to_string(), "redis://(hidden)@host:6379/0");
 /// assert_eq!(url.reveal(), "redis://tidegate:hunter2@host:6379/0");
+/// let several = SecretUrl::from("redis://u:p,1/@a:1,u:p2@b:2/0?token=x");
+/// assert_eq!(several.to_string(), "redis://(hidden)@b:2/0?(hidden)");
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -74,19 +76,18 @@ impl From<&str> for SecretUrl {
 }
 
 impl fmt::Display for SecretUrl {
+    /// Up to the last @ anything may be a secret, and whatever is behind a question mark.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, url) in self.0.split(',').enumerate() {
-            let comma = if n > 0 { "," } else { "" };
-            // What is before the last @ of the authority: a password may have one in it.
-            match url.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, "")))) {
-                Some((scheme, (authority, _))) if authority.contains('@') => {
-                    let at = url.rfind('@').unwrap_or(0);
-                    write!(f, "{comma}{scheme}://{HIDDEN}{}", &url[at..])?;
-                }
-                _ => write!(f, "{comma}{url}")?,
-            }
+        let (scheme, rest) = self.0.split_once("://").map_or(("", self.0.as_str()), |(scheme, rest)| (scheme, rest));
+        let (hidden, rest) = rest.rsplit_once('@').map_or((false, rest), |(_, rest)| (true, rest));
+        let (rest, query) = rest.split_once('?').map_or((rest, false), |(rest, _)| (rest, true));
+        let separator = if scheme.is_empty() { "" } else { "://" };
+        write!(f, "{scheme}{separator}")?;
+        if hidden {
+            write!(f, "{HIDDEN}@")?;
         }
-        Ok(())
+        write!(f, "{rest}")?;
+        if query { write!(f, "?{HIDDEN}") } else { Ok(()) }
     }
 }
 

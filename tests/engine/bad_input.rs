@@ -166,6 +166,34 @@ fn bad_rows_can_be_kept_as_dead_letters_exactly_once_over_a_restart() {
     assert_eq!(found, expected);
 }
 
+/// Keyed state behind a side stream of a source is captured by nobody else than the source's own task.
+#[test]
+fn bad_rows_can_be_counted_by_key_and_checkpointed() {
+    run(async {
+        let dir = TempDir::new().unwrap();
+        std::fs::write(dir.path().join("in.csv"), "id,name\n1,a\nx,b\ny,c\n").unwrap();
+        for backend in [("memory", 0), ("entries", 0)] {
+            let mut settings = settings(1);
+            (settings.state.backend, settings.state.cache) = (backend.0.into(), tidegate::ByteSize(backend.1));
+            let job = Job::with_backends(
+                "bad",
+                settings,
+                [std::sync::Arc::new(tidegate_core::testkit::entries::Entries) as _],
+            );
+            let mut rows = job.source("rows", FileSource::csv::<Row>(dir.path().join("in.csv").to_str().unwrap()));
+            let counts = Collect::new();
+            rows.dead_letters()
+                .key_by(|bad| bad.raw.len() as u64)
+                .fold("by-length", 0u64, |n, _| *n += 1)
+                .sink("counts", counts.clone());
+            rows.map(|row| row.id).sink("good", Collect::new());
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(30), job.run()).await;
+            ended.expect("its last checkpoint is never made").unwrap();
+            assert_eq!(counts.take().len(), 2);
+        }
+    });
+}
+
 #[test]
 fn an_empty_file_and_one_with_a_header_alone_give_an_empty_output() {
     for content in ["", "id,name\n", "id,name"] {

@@ -5,7 +5,7 @@
 use crate::{
     kit::{assert_same, end, finished, run, settings},
     pipeline::{COUNT, Pipeline, expected, pipeline},
-    store::Store,
+    store::{Fault, Op, Store},
 };
 use std::{fs, path::Path};
 use tidegate::{ByteSize, Codec, Kind, Settings, state::reader::Reader};
@@ -105,6 +105,32 @@ fn a_savepoint_is_started_from_while_the_job_that_it_is_of_goes_on() {
                 [windows, p.windows.take(), rest.windows.take()],
             );
         }
+    });
+}
+
+/// Its first checkpoint is prepared and not committed: the next attempt starts from the savepoint again.
+#[test]
+fn a_job_that_has_committed_nothing_yet_starts_from_its_savepoint_again() {
+    run(async {
+        let (folder, store) = (tempfile::tempdir().unwrap(), Store::new());
+        let place = folder.path().join("saved").display().to_string();
+        let p = job("saved", &store, over(BACKENDS[0], Codec::Named, 2));
+        p.gate.open_to(COUNT / 2);
+        let handle = p.job.start().unwrap();
+        handle.savepoint(&place).await.unwrap();
+        let (totals, windows) = (p.totals.take(), p.windows.take());
+        handle.cancel().await.unwrap();
+
+        let store = Store::new();
+        let mut settings = over(BACKENDS[1], Codec::Named, 2);
+        settings.checkpoint.savepoint = place.as_str().into();
+        // What was written, and what the attempt says of it, is lost.
+        store.on(Op::Put, "commits", Fault::Fails, 2);
+        let p = job("fork", &store, settings);
+        p.gate.open();
+        let ended = finished(p.job.start().unwrap()).await;
+        assert!(ended.restarts > 0, "{ended:?}");
+        assert_exact([totals, p.totals.take()], [windows, p.windows.take()]);
     });
 }
 

@@ -19,13 +19,13 @@ mod process;
 mod world;
 
 mod memory;
-#[cfg(feature = "rocksdb")]
-mod rocksdb;
-#[cfg(feature = "redis")]
-mod redis;
 #[cfg(feature = "object-store")]
 mod object_store;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(all(feature = "hdfs", feature = "object-store"))]
 mod remote;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 #[cfg(feature = "s3")]
 mod s3;

@@ -12,7 +12,7 @@ use crate::{
     env::JoinHandle,
     metrics::JobMetrics,
     runtime::supervise::{Request, Shared},
-    state::savepoint::write::write,
+    state::savepoint::{free, write::write},
 };
 
 /// A job that has been started. Dropping it cancels the job.
@@ -153,6 +153,7 @@ impl JobHandle {
     /// [`Kind::Config`]: there is something at `url`, it cannot be used, or a backend cannot be read beside the job.
     /// [`Kind::Unavailable`]: the checkpoint was abandoned, or the job has ended.
     pub async fn savepoint(&self, url: &str) -> Result<u64> {
+        free(url, self.checkpoints.job()).await.map_err(|e| e.at("savepoint"))?;
         let _reading = self.shared.read();
         let epoch = self.checkpoint_now().await?;
         self.write_savepoint(Epoch(epoch), url).await?;
@@ -164,6 +165,7 @@ impl JobHandle {
     /// # Errors
     /// As `stop` and `savepoint`.
     pub async fn stop_with_savepoint(mut self, url: &str) -> Result<u64> {
+        free(url, self.checkpoints.job()).await.map_err(|e| e.at("savepoint"))?;
         // Of the run before, should this one have ended without a checkpoint.
         let _reading = self.shared.read();
         let _ = self.requests.send(Request::Stop).await;

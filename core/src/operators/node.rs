@@ -38,7 +38,8 @@ use crate::{
     state::{
         backend::OpenContext,
         cached::{Progress, Sealed},
-        hash::{Key, check_key},
+        codec::{decode_key, encode_key},
+        hash::{Key, check_key, hash_key},
         keyed::{KeyedState, Swept},
         savepoint::{self, entries::Source, files::Reader},
         table::Value,
@@ -92,6 +93,8 @@ pub(super) struct KeyedNode<K: Key, T, Op: KeyedOperator<K, T>, O> {
     reporter: Reporter,
     stats: Arc<OperatorStats>,
     fault: Option<Error>,
+    /// No batch has come yet.
+    begins: bool,
     sweeping: bool,
     /// There may be no other call to sweep: the last one came while the state was away, or before the barrier's turn.
     sweeps_later: bool,
@@ -110,7 +113,8 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             subtask: build.subtask(),
             attempt: context.attempt,
             key_groups: range,
-            restored: context.restored.as_ref().map(|manifest| manifest.epoch),
+            // A savepoint's epoch is none of this job's.
+            restored: context.restored.as_ref().filter(|_| context.savepoint.is_none()).map(|manifest| manifest.epoch),
             restore: build.restored_state(&id),
             lineage: context.lineage.clone(),
             settings: context.state.clone(),
@@ -132,6 +136,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             reporter: build.reporter(id),
             stats: build.stats(node),
             fault: None,
+            begins: true,
             sweeping: false,
             sweeps_later: false,
             records_in: 0,
@@ -157,7 +162,14 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             return Err(Error::internal("records came before the state was loaded"));
         };
         // What has no canonical encoding hashes to 0, and next to nothing else does.
-        if let Some(why) = batch.iter().filter(|r| r.hash == 0).find_map(|r| check_key(&r.key).err()) {
+        let begins = std::mem::take(&mut self.begins);
+        let broken = |r: &&Keyed<K, T>| begins && !is_given_back(&r.key, r.hash);
+        if let Some(why) = batch
+            .iter()
+            .filter(|r| r.hash == 0)
+            .find_map(|r| check_key(&r.key).err())
+            .or_else(|| batch.iter().find(broken).map(|_| "what is written of it is not read back as the same key"))
+        {
             let key = std::any::type_name::<K>();
             return Err(Error::config(format!("the key type {key} cannot be used: {why}"))
                 .hint("use integers, strings, bytes, and structs, tuples, enums or vectors of them"));
@@ -262,8 +274,8 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
     }
 
     /// Whether anything waits, or will have to. Over memory nothing ever does.
-    fn has_to_go_on(&self) -> bool {
-        !self.is_free() || self.sweeps_later || self.state.as_ref().is_some_and(KeyedState::needs_tending)
+    fn has_to_go_on(&mut self) -> bool {
+        !self.is_free() || self.sweeps_later || self.state.as_mut().is_some_and(KeyedState::needs_tending)
     }
 
     /// Goes on with what is in line, until something has to be waited for.
@@ -281,7 +293,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
                 self.go_through();
                 continue;
             }
-            if self.loaded == 0 && self.state.as_ref().is_some_and(KeyedState::needs_tending) {
+            if self.loaded == 0 && self.state.as_mut().is_some_and(KeyedState::needs_tending) {
                 self.tend();
                 continue;
             }
@@ -314,6 +326,10 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
 
     /// Begins to read what the whole line needs, at once.
     fn load(&mut self) -> Result<()> {
+        // Under a steady load there is always something to be read, and this is the only moment at which the state is here.
+        if self.sweeping && self.sweep_state()? {
+            self.sweeps_later = true;
+        }
         let Some(state) = &self.state else { return Ok(()) };
         let mut keys: Vec<Bytes> = Vec::new();
         for input in &self.line {
@@ -445,18 +461,29 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Bat
     }
 }
 
+/// Whether a key is read back as itself. Those that are not, such as an option in an option, or one with fields that are
+/// left out, would be lost with the first restore.
+fn is_given_back<K: Key>(key: &K, hash: u64) -> bool {
+    let mut bytes = Vec::new();
+    let read: Result<K> = encode_key(key, &mut bytes).and_then(|()| decode_key(&bytes));
+    read.is_ok_and(|read| read == *key && hash_key(&read) == hash)
+}
+
 /// Opens the state from the checkpoint; from one of another backend, or a savepoint, by taking over what is in it.
 async fn open_state<K: Key, V: Value>(context: &AttemptContext, mut open: OpenContext) -> Result<KeyedState<K, V>> {
     let backend = context.backends.of(&open.operator)?;
     let is_foreign = |handle: &StateHandle| handle.backend != backend.name();
     let (foreign, own): (Vec<_>, Vec<_>) = std::mem::take(&mut open.restore).into_iter().partition(is_foreign);
-    let range = open.key_groups;
+    let (range, own_is_empty) = (open.key_groups, own.is_empty());
     let taken = OpenContext { restore: Vec::new(), ..open.clone() };
     (open.restore, open.restored) = (own, open.restored.filter(|_| foreign.is_empty()));
     let (name, settings) = (open.operator.to_string(), open.settings.clone());
     let cache = usize::try_from(settings.cache.as_u64()).unwrap_or(usize::MAX);
     let opened = backend.open(open).await?;
     let mut state = KeyedState::new(&name, opened, settings.codec, context.key_groups, range, cache);
+    if !foreign.is_empty() && !own_is_empty {
+        return Err(Error::corrupt("a checkpoint has state of one operator in two backends"));
+    }
     if foreign.is_empty() {
         state.restore().await?;
         return Ok(state);

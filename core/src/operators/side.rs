@@ -86,6 +86,23 @@ impl<T: Clone + Send + 'static> SidePort<T> {
         ready
     }
 
+    /// As [`BatchOutput::sweep_on`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sweep_on(&mut self, more: &mut bool, cx: &mut Context<'_>) -> Result<()> {
+        if *more {
+            *more = self.sweep();
+            if *more {
+                cx.waker().wake_by_ref();
+            }
+        }
+        match self.poll_ready(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
     /// A slice of deferred work of each consumer; true while there is more.
     pub fn sweep(&mut self) -> bool {
         self.branches.iter_mut().fold(false, |more, b| b.sweep() | more)

@@ -148,7 +148,10 @@ impl<'a> Driver<'a> {
             lineage: start.lineage.clone(),
             store: store.clone(),
             backends: shared.backends.clone(),
-            savepoint: recovery::savepoint(&store, settings)?,
+            savepoint: match start.restored.as_deref().is_some_and(recovery::is_savepoint) {
+                true => recovery::savepoint(&store, settings)?,
+                false => None,
+            },
             restored: start.restored.clone(),
             graph: shared.graph.clone(),
             stats: StatsRegistry::default(),
@@ -172,7 +175,7 @@ impl<'a> Driver<'a> {
             tasks.beats.push((task.label.clone(), task.subtask, task.beat.clone()));
             tasks.spawn(task.label, task.subtask, Beating::new(task.future, task.beat, began), sender.clone());
         }
-        let parent = start.restored.as_ref().map(|m| m.epoch);
+        let parent = start.parent;
         let (sinks, sources) = (Arc::new(sinks), shared.graph.sources());
         let contributors = Contributors { sources, sinks: sinks.clone(), commits: commits.clone() };
         Ok(Self {
@@ -360,14 +363,18 @@ impl<'a> Driver<'a> {
 
     /// One collection at a time, beside everything else; what it misses the next one gets.
     fn collect_garbage(&mut self) {
-        if self.garbage.as_ref().is_some_and(|g| !g.is_finished()) || self.shared.is_read() {
+        if self.garbage.as_ref().is_some_and(|g| !g.is_finished()) {
             return;
         }
         let (store, attempt, retained) =
             (self.store.clone(), self.start.attempt, self.shared.settings.checkpoint.retained);
-        let backends = self.shared.backends.clone();
+        let (backends, readers) = (self.shared.backends.clone(), self.shared.readers());
         self.garbage = Some(spawn(async move {
-            if let Err(error) = collect::collect(&store, attempt, retained, &backends).await {
+            if let Err(error) = collect::collect(&store, attempt, retained, &backends, || {
+                readers.load(std::sync::atomic::Ordering::SeqCst) > 0
+            })
+            .await
+            {
                 tracing::warn!(%error, "old checkpoints could not be deleted; the next checkpoint tries again");
             }
         }));

@@ -41,6 +41,8 @@ pub(super) struct Start {
     pub attempt: Attempt,
     pub lineage: String,
     pub restored: Option<Arc<Manifest>>,
+    /// The checkpoint of this job's own that it goes on from: a savepoint is none.
+    pub parent: Option<Epoch>,
     pub next: Epoch,
 }
 
@@ -116,7 +118,9 @@ pub(super) async fn begin(
             Some(manifest) => manifest.lineage.clone(),
             None => fresh.clone(),
         };
-        let start = Start { attempt, lineage, restored, next };
+        let own = restored.as_ref().filter(|manifest| !is_savepoint(manifest));
+        let parent = own.map(|manifest| manifest.epoch);
+        let start = Start { attempt, lineage, restored, parent, next };
         if seal(&*commits, store.job(), &observed, &start, settings).await? {
             commits.begins(&start.lineage);
             return Ok((start, commits));
@@ -192,6 +196,11 @@ pub(super) fn savepoint(store: &CheckpointStore, settings: &Settings) -> Result<
     place(url.reveal(), store.job()).map(Some).map_err(|e| e.at("checkpoint.savepoint"))
 }
 
+/// Whether the state of a checkpoint is in a savepoint's files.
+pub(super) fn is_savepoint(manifest: &Manifest) -> bool {
+    manifest.states.values().flatten().any(|handle| handle.backend == savepoint::BACKEND)
+}
+
 /// The checkpoint that a savepoint is of, as one of this job's: positions as they were, state in the savepoint's files, and
 /// a lineage of its own, since the job that the savepoint is of may go on.
 async fn from_savepoint(
@@ -228,7 +237,7 @@ async fn seal(
     let prepared: BTreeSet<_> = observed.manifests.iter().map(|(e, _)| *e).filter(|e| Some(*e) > newest).collect();
     for epoch in prepared {
         let content = match start.restored.as_deref() {
-            Some(manifest) => Manifest { parent: Some(manifest.epoch), ..manifest.clone() },
+            Some(manifest) => Manifest { parent: start.parent, ..manifest.clone() },
             None => Manifest::empty(job, &start.lineage, settings.key_groups, settings.parallelism),
         };
         let manifest = Manifest { epoch, attempt: start.attempt, created_ms: wall_ms(), ..content };

@@ -225,7 +225,7 @@ where
                     self.measure_lag();
                 }
                 self.ready().await?;
-                self.sweeping = self.out.sweep();
+                self.sweeping = self.sweep();
                 fills += 1;
                 if fills >= FILLS_A_TURN || at.duration_since(turn) >= TURN {
                     at = self.clock.backpressured(at);
@@ -285,6 +285,14 @@ where
             ready.map(Ok)
         })
         .await
+    }
+
+    /// A slice of what is deferred, in the chain and in the side streams.
+    fn sweep(&mut self) -> bool {
+        let more = self.out.sweep();
+        let dead_letters = self.ports.dead_letters.as_mut().is_some_and(SidePort::sweep);
+        let far_future = self.ports.far_future.as_mut().is_some_and(SidePort::sweep);
+        more | dead_letters | far_future
     }
 
     /// Passes a control to the chain and to the side streams.
@@ -466,7 +474,8 @@ where
         });
         let mut timeout = pin!(sleep(idle_after.unwrap_or(Duration::from_secs(3600))));
         let mut held_check = alignment.is_some();
-        let mut sweeping = true;
+        // Of the chain, and of the two side streams.
+        let mut sweeping = [true; 3];
         let control = poll_fn(|cx| {
             // `None`: the driver has gone; it is about to end this task.
             if let Poll::Ready(Some(control)) = self.control.poll_recv(cx) {
@@ -482,7 +491,14 @@ where
             if std::mem::take(&mut held_check) && self.choose().is_some() {
                 return Poll::Ready(Ok(None));
             }
-            BatchOutput::<(S::Item, Timestamp)>::sweep_on(&mut self.out, &mut sweeping, cx)?;
+            let [chain, dead_letters, far_future] = &mut sweeping;
+            BatchOutput::<(S::Item, Timestamp)>::sweep_on(&mut self.out, chain, cx)?;
+            if let Some(port) = &mut self.ports.dead_letters {
+                port.sweep_on(dead_letters, cx)?;
+            }
+            if let Some(port) = &mut self.ports.far_future {
+                port.sweep_on(far_future, cx)?;
+            }
             Poll::Pending
         })
         .await?;
@@ -532,7 +548,7 @@ where
                 self.control_all(Control::Barrier(barrier));
                 self.stopped |= barrier.last;
                 self.ready().await?;
-                self.sweeping = self.out.sweep();
+                self.sweeping = self.sweep();
                 Ok(())
             }
         }

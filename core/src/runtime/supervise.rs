@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     live: Mutex<Live>,
     reporting: Reporting,
     /// How many are reading a checkpoint of this job's.
-    readers: AtomicUsize,
+    readers: Arc<AtomicUsize>,
 }
 
 /// See [`Shared::read`].
@@ -97,8 +97,8 @@ impl Shared {
         self.readers.fetch_add(1, SeqCst);
         Reading(self.clone())
     }
-    pub(crate) fn is_read(&self) -> bool {
-        self.readers.load(SeqCst) > 0
+    pub(crate) fn readers(&self) -> Arc<AtomicUsize> {
+        self.readers.clone()
     }
     pub(crate) fn new(job: JobId, graph: Graph, settings: Settings, backends: Backends) -> Self {
         let reporting = Reporting::new(&settings.report);
@@ -112,7 +112,7 @@ impl Shared {
             status,
             live: Mutex::default(),
             reporting,
-            readers: AtomicUsize::new(0),
+            readers: Arc::default(),
         }
     }
 

@@ -38,6 +38,9 @@ const UNFLUSHED_MAX: usize = 8 << 20;
 /// Sub-shards whose entries are written back, and let go, together.
 const SLOTS: usize = 16;
 
+/// Entries whose length is remembered.
+const ENCODED_MAX: usize = 1 << 14;
+
 /// A snapshot that has been captured, and what makes it durable.
 pub type Sealed = (Epoch, BoxFuture<'static, Result<StateHandle>>);
 
@@ -49,6 +52,8 @@ pub(super) struct Cache {
     /// Namespaces that have been discarded; the backend has not been told.
     dropped: BTreeSet<i64>,
     unflushed: usize,
+    /// Bytes of entries that were lately encoded or read, and how many those were.
+    encoded: (usize, usize),
     /// Where the search for entries that can go is to go on: a table and a slot.
     hand: (usize, usize),
 }
@@ -64,7 +69,7 @@ pub struct Progress {
 impl Cache {
     pub(super) fn new(bytes_max: usize) -> Self {
         let (stored, dropped) = Default::default();
-        Self { bytes_max, stored, dropped, unflushed: 0, hand: (0, 0) }
+        Self { bytes_max, stored, dropped, unflushed: 0, encoded: (0, 0), hand: (0, 0) }
     }
 
     fn has(&self, namespace: i64) -> bool {
@@ -80,9 +85,18 @@ impl Cache {
         self.dropped.insert(namespace);
     }
 
+    /// So many entries have so many bytes. What has been seen longer ago counts less.
+    pub(super) fn encoded(&mut self, bytes: usize, entries: usize) {
+        self.encoded = (self.encoded.0 + bytes, self.encoded.1 + entries);
+        if self.encoded.1 > ENCODED_MAX {
+            self.encoded = (self.encoded.0 / 2, self.encoded.1 / 2);
+        }
+    }
+
     /// The backend is given these.
     pub(super) fn handed_over(&mut self, batch: &WriteBatch) {
         self.unflushed += batch.bytes();
+        self.encoded(batch.bytes(), batch.len());
         let mut last = None;
         for write in batch.iter() {
             let Write::Put(key, _) = write else { continue };
@@ -164,6 +178,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             let values = self.backend.get_many(keys.to_vec()).await?;
             for (key, value) in keys.iter().zip(values) {
                 if let Some(value) = value {
+                    self.was_encoded(key.len() + value.len());
                     let (namespace, key, value) = self.entry(key, &value)?;
                     let table = self.table(namespace);
                     self.tables[table].load(hash_key(&key), (key, value), &mut self.capture)?;
@@ -195,8 +210,26 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         }
     }
 
+    pub(super) fn was_encoded(&mut self, bytes: usize) {
+        if let Some(cache) = &mut self.cache {
+            cache.encoded(bytes, 1);
+        }
+    }
+
     /// Whether something has to be waited for before much more is done: see [`KeyedState::tend`].
-    pub fn needs_tending(&self) -> bool {
+    pub fn needs_tending(&mut self) -> bool {
+        if self.cache.as_ref().is_some_and(|cache| cache.encoded.1 == 0) {
+            // Nothing has been written yet, and so nobody knows what an entry has outside of its slot.
+            let (mut bytes, mut entries) = (Vec::new(), 0);
+            for (key, value) in self.tables.iter().flat_map(Table::iter).take(64) {
+                if encode_key(key, &mut bytes).is_ok() && self.capture.codec.encode(value, &mut bytes).is_ok() {
+                    entries += 1;
+                }
+            }
+            if let Some(cache) = &mut self.cache {
+                cache.encoded(bytes.len(), entries);
+            }
+        }
         self.cache.as_ref().is_some_and(|cache| cache.unflushed >= UNFLUSHED_MAX) || self.excess(1, 1) > 0
     }
 
@@ -205,9 +238,9 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         let Some(cache) = &self.cache else { return 0 };
         // A slot is taken five of eight times at the most, and half as often at the least. What an entry has outside of
         // its slot is about as long as it is encoded.
-        let (slot, inline) = (size_of::<Option<(K, V)>>() + 3, size_of::<(K, V)>() as u64);
-        let outside = self.capture.bytes.checked_div(self.capture.entries).unwrap_or(0).saturating_sub(inline);
-        let room = cache.bytes_max / (slot * 2 + outside as usize);
+        let (slot, inline) = (size_of::<Option<(K, V)>>() + 3, size_of::<(K, V)>());
+        let encoded = cache.encoded.0.checked_div(cache.encoded.1).unwrap_or(0);
+        let room = cache.bytes_max / (slot * 2 + encoded.saturating_sub(inline));
         self.len().saturating_sub(room / of * part)
     }
 
@@ -221,23 +254,25 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         if self.excess(1, 1) == 0 {
             return Ok(None);
         }
-        let mut sealed = None;
         if matches!(self.phase, Phase::Sweeping(_)) {
             self.evict().await?;
-            while self.excess(7, 8) > 0 && sealed.is_none() {
-                match self.sweep(u64::MAX)? {
-                    Swept::Sealed(epoch, durable) => sealed = Some((epoch, durable)),
-                    Swept::More | Swept::Idle => {}
+            while self.excess(7, 8) > 0 {
+                // The rest of the room is made the next time: what is sealed has to be driven first.
+                if let Swept::Sealed(epoch, durable) = self.sweep(u64::MAX)? {
+                    return Ok(Some((epoch, durable)));
                 }
             }
+            return Ok(None);
         }
         self.write_drops();
         self.evict().await?;
-        Ok(sealed)
+        Ok(None)
     }
 
     async fn flush(&mut self) -> Result<()> {
-        self.backend.flushed().await?;
+        if self.cache.as_ref().is_some_and(|cache| cache.unflushed > 0) {
+            self.backend.flushed().await?;
+        }
         if let Some(cache) = &mut self.cache {
             cache.unflushed = 0;
         }
@@ -265,6 +300,9 @@ impl<K: Key, V: Value> KeyedState<K, V> {
                 slot = self.tables[table].evict(slot);
             }
         }
+        // Those that have nothing left have their sub-shards still. They come back when something is read into them.
+        self.tables.retain(|table| !table.is_empty());
+        self.forget_spare();
         Ok(())
     }
 

@@ -160,12 +160,14 @@ impl<K: Key, V: Value> KeyedState<K, V> {
                             self.restore_watermark(key, value)?;
                             continue;
                         }
+                        self.was_encoded(key.len() + value.len());
                         let (namespace, key, value) = self.entry(key, value)?;
                         self.update(namespace, hash_key(&key), &key, || value, |_| ())?;
                     }
                 }
             }
             if self.needs_tending() {
+                // No snapshot is under way that could come of it.
                 self.tend().await?;
             }
         }
@@ -328,6 +330,10 @@ impl<K: Key, V: Value> KeyedState<K, V> {
     /// Saves the operator's watermark with the state, in every key group.
     pub fn save_watermark(&mut self, watermark: i64) {
         self.watermark = Some(watermark);
+    }
+
+    pub(super) fn forget_spare(&mut self) {
+        self.spare = None;
     }
 
     /// Entries serialised for snapshots so far.

@@ -46,9 +46,8 @@ pub(super) struct Capture {
     pub obsolete: Vec<Vec<u8>>,
     /// Whether a snapshot is in progress.
     pub active: bool,
-    /// Entries captured so far, and their bytes.
+    /// Entries captured so far.
     pub entries: u64,
-    pub bytes: u64,
     /// The key of the entry that is being captured.
     pub key: Vec<u8>,
 }
@@ -56,7 +55,7 @@ pub(super) struct Capture {
 impl Capture {
     pub(super) fn new(codec: Codec) -> Self {
         let (batch, obsolete, key) = Default::default();
-        Self { codec, batch, obsolete, active: false, entries: 0, bytes: 0, key }
+        Self { codec, batch, obsolete, active: false, entries: 0, key }
     }
 
     /// One entry, under a key of its own.
@@ -64,13 +63,11 @@ impl Capture {
         self.key.clear();
         self.key.extend_from_slice(prefix);
         encode_key(key, &mut self.key)?;
-        let (codec, before) = (self.codec, self.batch.bytes());
+        let codec = self.codec;
         self.batch.put_with(&self.key, |bytes| {
             bytes.push(codec.id());
             codec.encode(value, bytes)
-        })?;
-        self.bytes += (self.batch.bytes() - before) as u64;
-        Ok(())
+        })
     }
 }
 

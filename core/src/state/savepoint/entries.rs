@@ -18,7 +18,9 @@ use crate::state::{
     table::{Layout, entry_prefix, is_watermark_key, key_group_of, namespace_of},
 };
 
+/// Entries of a page; blocks have a thousand of them each.
 const PAGE: usize = 1024;
+const BLOCKS: usize = 16;
 
 /// Where entries come from.
 pub enum Source {
@@ -59,7 +61,8 @@ impl Source {
             Self::Files(reader) => reader.next().await.map(|found| found.map_or(Page::End, Page::Entries)),
             Self::Backend { backend, rest } => {
                 let Some((start, end)) = rest.take() else { return Ok(Page::End) };
-                let page = backend.scan(start, Some(end.clone()), PAGE).await?;
+                let limit = if backend.residency() == Residency::Resident { BLOCKS } else { PAGE };
+                let page = backend.scan(start, Some(end.clone()), limit).await?;
                 let Some((last, _)) = page.last() else { return Ok(Page::End) };
                 *rest = Some(([&last[..], &[0]].concat().into(), end));
                 Ok(match backend.residency() {

@@ -73,7 +73,24 @@ pub type Entry = (Bytes, Bytes);
 /// [`Kind::Config`]: a URL that cannot be understood, or a store that is not compiled in.
 pub fn place(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
     let store = CheckpointStore::open(url, job.clone())?;
+    if store.is_volatile() {
+        return Err(Error::config("a savepoint has to outlast the process")
+            .hint("give it a directory, or a URL of an object store"));
+    }
     Ok(Arc::new(store))
+}
+
+/// A place for a savepoint at which there is nothing yet.
+///
+/// # Errors
+/// [`Kind::Config`]: there is something, or the place cannot be used.
+pub(crate) async fn free(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
+    let place = place(url, job)?;
+    match place.is_empty().await? {
+        true => Ok(place),
+        false => Err(Error::config("there is something at the savepoint's URL already")
+            .hint("give each savepoint a place of its own")),
+    }
 }
 
 /// What a savepoint consists of.
@@ -94,5 +111,6 @@ pub async fn load(store: &CheckpointStore) -> Result<Savepoint> {
 }
 
 fn taken() -> Error {
-    Error::config("there is something at the savepoint's URL already").hint("give each savepoint a place of its own")
+    Error::config("another savepoint has been made at this URL meanwhile")
+        .hint("give each savepoint a place of its own")
 }

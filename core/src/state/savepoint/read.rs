@@ -15,7 +15,7 @@ use tidegate_checkpoint::{
     store::{CheckpointStore, Created},
 };
 
-use super::{Entry, NAME, Savepoint, VERSION, files, load, place, taken};
+use super::{Entry, NAME, Savepoint, VERSION, files, free, load, place, taken};
 use crate::state::{
     codec::Codec,
     table::{is_watermark_key, key_group_of, split_entry_key},
@@ -110,10 +110,7 @@ impl Reader {
     /// [`Kind::Config`](tidegate_checkpoint::error::Kind): there is something at the URL, or a value is changed that has
     /// no names. Else as [`Reader::open`].
     pub async fn write_changed(&self, url: &str, mut change: impl FnMut(&str, &Read) -> Option<Value>) -> Result<()> {
-        let to = place(url, &self.savepoint.checkpoint.job)?;
-        if !to.is_empty().await? {
-            return Err(taken());
-        }
+        let to = free(url, &self.savepoint.checkpoint.job).await?;
         let mut operators = BTreeMap::new();
         for operator in self.savepoint.operators.keys() {
             let mut files = self.files(operator.as_str())?;
@@ -128,7 +125,7 @@ impl Reader {
                     let before = read(&key, &value)?;
                     match change(operator.as_str(), &before) {
                         Some(after) if after == before.value => changed.push((key, value)),
-                        Some(after) => changed.push(written(key, &value, &after)?),
+                        Some(after) => changed.push(written(key, &value, &before.value, &after)?),
                         None => {}
                     }
                 }
@@ -139,10 +136,7 @@ impl Reader {
         let savepoint = Savepoint { operators, checkpoint: self.savepoint.checkpoint.clone() };
         match to.create(NAME, envelope::encode(NAME, VERSION, &savepoint)?).await? {
             Created::Ours => Ok(()),
-            Created::Theirs(_) => {
-                Err(Error::config("there is another savepoint at that URL")
-                    .hint("give each savepoint a place of its own"))
-            }
+            Created::Theirs(_) => Err(taken()),
         }
     }
 }
@@ -169,17 +163,22 @@ fn json(bytes: &[u8]) -> Result<Value> {
 }
 
 /// An entry with another value.
-fn written(key: Bytes, before: &Bytes, after: &Value) -> Result<Entry> {
-    if before.first() != Some(&Codec::Named.id()) {
+fn written(key: Bytes, bytes: &Bytes, before: &Value, after: &Value) -> Result<Entry> {
+    if bytes.first() != Some(&Codec::Named.id()) {
         return Err(Error::config("a value in postcard cannot be changed: it has no names").hint(
             "set state.codec = \"named\", run the job until all of its state has changed, and make another savepoint",
         ));
     }
-    let mut bytes = vec![Codec::Named.id()];
-    after
-        .serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map())
-        .map_err(|e| Error::config("the changed value cannot be written").caused_by(e))?;
-    Ok((key, bytes.into()))
+    let encode = |value: &Value| {
+        let mut bytes = vec![Codec::Named.id()];
+        let written = value.serialize(&mut rmp_serde::Serializer::new(&mut bytes).with_struct_map());
+        written.map(|()| bytes).map_err(|e| Error::config("the changed value cannot be written").caused_by(e))
+    };
+    if encode(before)? != bytes[..] {
+        return Err(Error::config("a value has something that JSON has not, as maps whose keys are numbers, or bytes")
+            .hint("change it in a job that starts from the savepoint"));
+    }
+    Ok((key, encode(after)?.into()))
 }
 
 /// Whatever `MessagePack` can have: JSON has no bytes, and no keys but texts.

@@ -3,13 +3,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_checkpoint::{
     envelope,
-    error::Result,
-    ids::{Epoch, KeyGroupRange, OperatorId, Subtask},
+    error::{Error, Result},
+    ids::{Epoch, OperatorId, Subtask},
     manifest::{Manifest, StateHandle},
     store::{CheckpointStore, Created},
 };
 
-use super::{File, NAME, Savepoint, VERSION, entries::Source, files::Writer, place, taken};
+use super::{BACKEND, File, NAME, Savepoint, VERSION, entries::Source, files::Writer, free, taken};
 use crate::{
     settings::StateSettings,
     state::backend::{Backends, OpenContext},
@@ -27,10 +27,7 @@ pub(crate) async fn write(
     settings: &Arc<StateSettings>,
     url: &str,
 ) -> Result<()> {
-    let to = place(url, store.job())?;
-    if !to.is_empty().await.map_err(|e| e.at("the savepoint's place"))? {
-        return Err(taken());
-    }
+    let to = free(url, store.job()).await?;
     let mut manifest = store.read_manifest(&store.read_commit(epoch).await?.manifest).await?;
     let mut operators = BTreeMap::new();
     for (operator, handles) in std::mem::take(&mut manifest.states) {
@@ -56,12 +53,16 @@ async fn files(
     settings: &Arc<StateSettings>,
     to: &Arc<CheckpointStore>,
 ) -> Result<Vec<File>> {
-    let backend = backends.of(operator)?;
     // In the order of key groups: each subtask has a run of them.
-    let mut runs: Vec<KeyGroupRange> = handles.iter().map(|handle| handle.key_groups).collect();
-    runs.sort_by_key(|run| run.start);
+    let mut handles = handles;
+    handles.sort_by_key(|handle| handle.key_groups.start);
     let mut writer = Writer::new(to.clone(), operator.clone());
-    for (n, key_groups) in runs.into_iter().enumerate() {
+    for (n, handle) in handles.into_iter().enumerate() {
+        if handle.backend == BACKEND {
+            return Err(Error::unavailable("its state is still in the savepoint that the job was started from")
+                .hint("make the savepoint when the job has made a checkpoint of its own"));
+        }
+        let (backend, key_groups) = (backends.named(&handle.backend)?, handle.key_groups);
         let context = OpenContext {
             store: store.clone(),
             operator: operator.clone(),
@@ -70,7 +71,7 @@ async fn files(
             attempt: manifest.attempt,
             key_groups,
             restored: Some(manifest.epoch),
-            restore: handles.iter().filter(|handle| handle.key_groups.overlaps(&key_groups)).cloned().collect(),
+            restore: vec![handle],
             lineage: manifest.lineage.clone(),
             settings: settings.clone(),
         };
