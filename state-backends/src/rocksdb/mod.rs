@@ -1,9 +1,9 @@
 //! The backend `rocksdb`: a database on local disk for each operator and subtask, copied to the checkpoint store.
 //!
 //! ```text
-//! write  --.                                                  .-> cut-7/  hard links --upload what is new--> handle
-//! seal   --+-> queue -> one job after the other, in order ---+
-//! flushed -'   (queue)   on a blocking thread                 '-> database <- get_many, scan
+//! write ---.                                            .-> cut-7/ (hard links) -- what is new --> handle
+//! seal ----+-> queue, worked off on a blocking thread --+
+//! flushed -'                                            '-> database <- get_many, scan
 //! ```
 //! What is on the disk is disposable: an attempt begins in an empty directory (`directory`) with what the checkpoint
 //! store has (`restore`), and no log is written. A snapshot is the database's files (`snapshot`): most of them are
