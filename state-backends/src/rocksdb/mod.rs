@@ -1,17 +1,17 @@
 //! The backend `rocksdb`: a database on local disk for each operator and subtask, copied to the checkpoint store.
 //!
 //! ```text
-//! write  --.                                                  .-> cut-7/  hard links --upload what is new--> handle
-//! seal   --+-> queue -> one job after the other, in order ---+
-//! flushed -'   (queue)   on a blocking thread                 '-> database <- get_many, scan
+//! write ---.                                            .-> cut-7/ (hard links) -- what is new --> handle
+//! seal ----+-> queue, worked off on a blocking thread --+
+//! flushed -'                                            '-> database <- get_many, scan
 //! ```
-//! What is on the disk is disposable: an attempt begins in an empty directory ([`directory`]) with what the checkpoint
-//! store has ([`restore`]), and no log is written. A snapshot is the database's files ([`snapshot`]): most of them are
+//! What is on the disk is disposable: an attempt begins in an empty directory (`directory`) with what the checkpoint
+//! store has (`restore`), and no log is written. A snapshot is the database's files (`snapshot`): most of them are
 //! those of the last one, and are referred to and not stored again.
 //!
 //! The hard case is the cut. The snapshot has to be what was written before `seal`, all of which has to be in files,
 //! and to write those takes the time that the disk takes; while the engine must go on. So `seal` only takes its place
-//! in a queue ([`queue`]) in front of the database: what is written behind it waits until the cut has been made.
+//! in a queue (`queue`) in front of the database: what is written behind it waits until the cut has been made.
 //!
 //! A zombie spoils nothing: its directory is its own, and its objects have its attempt in their names.
 mod budget;

