@@ -1,4 +1,5 @@
 //! Redis: the jobs are killed, and in one of the proofs the server as well.
+#![allow(clippy::disallowed_methods, reason = "real servers, and the real clock")]
 use crate::over::{CACHE, exact_after_kills, restarts_leave_nothing};
 use std::{
     path::Path,
