@@ -75,6 +75,18 @@ fn a_server_that_confirms_too_early_is_told() {
     }
 }
 
+/// As hosted servers do.
+#[test]
+fn a_server_that_does_not_let_itself_be_asked_is_told() {
+    if without::left_out("redis") {
+        return;
+    }
+    let options = Options::default().user("default", "canary-hunter2", "~tidegate:* +@all -config");
+    let server = Redis::start(&options.password("canary-hunter2")).unwrap();
+    let told = told(&server, "a");
+    assert!(told.len() == 2 && told.iter().any(|text| text.contains("does not say")), "{told:?}");
+}
+
 #[test]
 fn what_another_stores_job_has_left_is_told() {
     if without::left_out("redis") {
