@@ -107,11 +107,8 @@ pub struct RocksDbSettings {
     pub memory: ByteSize,
 }
 
-/// The backend `redis` (feature `redis`): Redis 7 or Valkey, alone, with Sentinel, or in a cluster.
-///
-/// The state is there and nowhere else, so the server has to keep it: `maxmemory-policy noeviction` is demanded, and
-/// `appendonly yes` with `appendfsync always` asked for: with anything less a checkpoint that has completed may be lost
-/// with the server's power, or in a failover. That is noticed, and the job refuses to go on from it.
+/// The backend `redis` (feature `redis`): Redis 7 or Valkey, alone, with Sentinel, or in a cluster. The server must not
+/// evict (`maxmemory-policy noeviction`), and should confirm only what is on its disk (`appendfsync always`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RedisSettings {

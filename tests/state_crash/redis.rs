@@ -1,4 +1,5 @@
 //! Redis: the jobs are killed, and in one of the proofs the server as well.
+#![allow(clippy::disallowed_methods, reason = "real servers, and the real clock")]
 use crate::over::{CACHE, exact_after_kills, restarts_leave_nothing};
 use std::{
     path::Path,
@@ -65,6 +66,30 @@ fn exact_though_the_server_is_killed_too() {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Who was stopped while another process finished its job finds its state fenced, and changes nothing.
+#[test]
+fn a_process_that_wakes_up_after_another_has_gone_on_changes_nothing() {
+    if without::left_out("redis") {
+        return;
+    }
+    let server = Redis::start(&Options::default()).unwrap();
+    for seed in 50..56 {
+        let case =
+            Case::new(seed, 2, 1_500, 1_000).with_job_file(|_| job_file(&format!("{}/{}", server.url(), seed % 16)));
+        let mut zombie = case.start(None);
+        assert!(zombie.runs_until(|| case.committed() > 2), "{}", case.errors());
+        zombie.runs_for(Duration::from_millis(seed % 7 * 5));
+        zombie.signal("STOP");
+        let mut next = case.start(None);
+        let before = case.committed();
+        assert!(next.runs_until(|| case.committed() > before + 1), "{}", case.errors());
+        zombie.signal("CONT");
+        zombie.ends_fenced(|| case.errors());
+        next.kill();
+        case.finish();
+    }
 }
 
 /// Never a fresh start in silence; and the password is in nothing that a job writes or says.

@@ -10,7 +10,7 @@ const EDGES: &[(&str, &[&str])] = &[
     // (Itself: its tests need its testkit.)
     ("checkpoint", &["tidegate-checkpoint"]),
     ("core", &["tidegate-checkpoint"]),
-    ("state-backends", &["tidegate-checkpoint", "tidegate-core"]),
+    ("state-backends", &["tidegate-checkpoint", "tidegate-core", "tidegate-testbed"]),
     ("connectors", &["tidegate-checkpoint", "tidegate-core", "tidegate-testbed"]),
     (".", &["tidegate-checkpoint", "tidegate-core", "tidegate-state", "tidegate-connectors", "tidegate-testbed"]),
     ("bench", &["tidegate", "tidegate-testbed"]),

@@ -64,7 +64,7 @@ impl Place {
             Kind::Sentinels(_) | Kind::Cluster => settings.url.reveal().split(',').map(str::trim).collect(),
         };
         // What is wrong is not shown as it is: a password may be in it.
-        let nodes = urls.into_iter().map(IntoConnectionInfo::into_connection_info).collect::<RedisResult<_>>();
+        let nodes = urls.into_iter().map(IntoConnectionInfo::into_connection_info).collect::<RedisResult<Vec<_>>>();
         let nodes = nodes.map_err(|e| {
             let wrong = format!("state.redis.url = {shown:?} cannot be used ({})", e.category());
             Error::config(wrong).hint(if shown.contains("rediss:") || shown.contains("valkeys:") {

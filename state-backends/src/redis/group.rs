@@ -187,3 +187,50 @@ pub(super) fn lost(place: &str, key_group: u16) -> Error {
     ))
     .hint("set appendonly yes and appendfsync always there; a failover may lose what its replica had not got")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::keys::Job, *};
+    use tidegate_core::settings::RedisSettings;
+    use tidegate_testbed::{
+        redis::{Options, Redis},
+        without,
+    };
+
+    /// A packet that has lain in the network while its step was made again, and others after it.
+    #[tokio::test]
+    async fn a_step_that_comes_late_changes_nothing() {
+        if without::left_out("redis") {
+            return;
+        }
+        let server = Redis::start(&Options::default()).unwrap();
+        let settings = RedisSettings { url: server.url().as_str().into(), ..RedisSettings::default() };
+        let link = Arc::new(Link::open(&settings).await.unwrap());
+        let names = Job { name: "job".into(), lineage: "lineage".into() }.group("operator", 0);
+        let mut group = Group::open(link, "1-owner".into(), Attempt(1), (0, names.clone()), None).await.unwrap();
+        let changes =
+            |value: &'static str| [(Bytes::from_static(b"key"), Some(Bytes::from_static(value.as_bytes())))].into();
+        let value = || server.ask(&["HGET", &names.base(), "key"]).unwrap().text().unwrap();
+        group.write(&changes("one")).await.unwrap();
+        // Made again before the next one it is the same.
+        group.seq -= 1;
+        group.write(&changes("one")).await.unwrap();
+        group.write(&changes("two")).await.unwrap();
+        group.seal("mark").await.unwrap();
+        group.write(&changes("three")).await.unwrap();
+        let now = (group.seq, group.log);
+        for back in 2..=now.0 {
+            for log in 1..=now.1 {
+                (group.seq, group.log) = (now.0 - back, log);
+                assert!(group.write(&changes("late")).await.is_err());
+                assert!(group.clear(b"-", b"+").await.is_err());
+                assert!(group.seal("late").await.is_err());
+                assert!(group.step(&POP, &[], |c| c.arg(FIELDS)).await.is_err());
+                assert_eq!(value(), "three");
+            }
+        }
+        (group.seq, group.log) = now;
+        while group.step(&POP, &[], |c| c.arg(FIELDS)).await.unwrap()[1] != "0" {}
+        assert_eq!(value(), "two");
+    }
+}

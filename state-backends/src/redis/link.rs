@@ -29,8 +29,16 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Link {
     place: Place,
     give_up_after: Duration,
-    /// With its number, so that of all who find it broken only the first one replaces it.
-    connection: Mutex<(u64, Option<Connection>)>,
+    line: Mutex<Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    /// So that of all who find it broken only the first one replaces it.
+    number: u64,
+    connection: Option<Connection>,
+    /// The last try, for all who have waited for its outcome.
+    failed: Option<(Instant, RedisError)>,
 }
 
 impl Link {
@@ -38,7 +46,7 @@ impl Link {
     pub async fn open(settings: &RedisSettings) -> Result<Self> {
         let place = Place::new(settings)?;
         let give_up_after = settings.give_up_after;
-        let link = Self { place, give_up_after, connection: Mutex::new((0, None)) };
+        let link = Self { place, give_up_after, line: Mutex::default() };
         let there_within = THERE_WITHIN.min(give_up_after);
         let ping = redis::cmd("PING");
         match timeout(THERE_WITHIN + PAUSE_MAX, link.until(now() + there_within, &ping)).await {
@@ -55,14 +63,13 @@ impl Link {
         self.until(now() + self.give_up_after, command).await
     }
 
-    /// Asks every master of a cluster, once.
-    pub async fn ask_all(&self, command: Cmd) -> Result<Value> {
-        let connected = self.connected().await;
-        let answer = match connected {
-            Ok((_, mut connection)) => connection.ask_all(command).await,
-            Err(e) => Err(e),
-        };
-        answer.map_err(|e| self.failed(e))
+    /// Asks every master of a cluster, once; `None`: they do not say.
+    pub async fn ask_all(&self, command: Cmd) -> Result<Option<Value>> {
+        let (_, mut connection) = self.connected().await.map_err(|e| self.failed(e))?;
+        match connection.ask_all(command).await {
+            Err(e) if may_pass(&e) => Err(self.failed(e)),
+            answer => Ok(answer.ok()),
+        }
     }
 
     /// Runs a script. The server knows it by its hash, unless it is new to it.
@@ -117,19 +124,30 @@ impl Link {
     }
 
     async fn connected(&self) -> Result<(u64, Connection), RedisError> {
-        let mut kept = self.connection.lock().await;
-        if let (number, Some(connection)) = &*kept {
-            return Ok((*number, connection.clone()));
+        let asked = now();
+        let mut line = self.line.lock().await;
+        if let Some(connection) = &line.connection {
+            return Ok((line.number, connection.clone()));
         }
-        let connection = self.place.connect().await?;
-        *kept = (kept.0 + 1, Some(connection.clone()));
-        Ok((kept.0, connection))
+        if let Some((_, e)) = line.failed.as_ref().filter(|(at, _)| *at > asked) {
+            return Err(e.clone());
+        }
+        match self.place.connect().await {
+            Ok(connection) => {
+                *line = Line { number: line.number + 1, connection: Some(connection.clone()), failed: None };
+                Ok((line.number, connection))
+            }
+            Err(e) => {
+                line.failed = Some((now(), e.clone()));
+                Err(e)
+            }
+        }
     }
 
     async fn broken(&self, number: u64) {
-        let mut kept = self.connection.lock().await;
-        if kept.0 == number {
-            kept.1 = None;
+        let mut line = self.line.lock().await;
+        if line.number == number {
+            line.connection = None;
         }
     }
 }

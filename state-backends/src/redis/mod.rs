@@ -1,6 +1,6 @@
 //! The Redis backend: entries live in a Redis 7 or a Valkey, alone, with Sentinel, or as a cluster.
 //!
-//! The state itself is there, once, and changed in place; a snapshot is a mark in its history ([`group`]). So a
+//! The state itself is there, once, and changed in place; a snapshot is a mark in its history (`group.rs`). So a
 //! checkpoint costs what has changed, a restart takes back what was not finished, and rescaling moves nothing.
 //!
 //! Three things must never happen, and this is why they do not:
@@ -8,12 +8,12 @@
 //! - *A dead attempt spoils its successor.* To open a key group is to write one's attempt into it as a fence; every
 //!   change is a script that looks at it first. Late packets of the owner itself are known by the number of their step.
 //! - *A change is made twice, or half.* A script is whole or not at all, and knows its number. What was not answered is
-//!   asked again ([`link`]), whatever has become of it.
+//!   asked again (`link.rs`), whatever has become of it.
 //! - *A server that lost something goes unnoticed.* It is found out by the number of the next step, at the latest when
 //!   the epoch is sealed, which is a step in every key group; and by a restart, which finds the checkpoint's mark or
-//!   refuses to go on. Nothing is ever taken for a fresh start: that is another lineage, with other keys ([`keys`]).
+//!   refuses to go on. Nothing is ever taken for a fresh start: that is another lineage, with other keys (`keys.rs`).
 //!
-//! What is durable is the server's business: see [`server`]. Keys never expire.
+//! What is durable is the server's business: see `server.rs`. Keys never expire.
 mod backend;
 mod collect;
 mod connect;

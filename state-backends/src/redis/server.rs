@@ -15,7 +15,7 @@ pub(super) async fn check(link: &Link, tells: bool) -> Result<()> {
     let mut command = redis::cmd("CONFIG");
     command.arg("GET").arg("maxmemory-policy").arg("appendonly").arg("appendfsync");
     // Hosted servers do not let it be asked.
-    let settings = link.ask_all(command).await.map(read).unwrap_or_default();
+    let settings = link.ask_all(command).await?.map(read).unwrap_or_default();
     let setting = |name: &str| settings.get(name).map(String::as_str);
     match setting("maxmemory-policy") {
         Some("noeviction") => {}

@@ -5,4 +5,5 @@ mod conformance;
 mod faults;
 mod history;
 mod refusals;
+mod told;
 mod world;
