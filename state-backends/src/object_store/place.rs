@@ -85,12 +85,11 @@ impl Places {
         if let Some(place) = opened.get(url) {
             return Ok(place.clone());
         }
-        let (objects, prefix, has_updates) = match &self.own {
-            Some(own) => own.clone(),
-            None => {
-                let (objects, prefix) = open_url(url).map_err(|e| e.at("state.object-store.url"))?;
-                (objects, prefix, UPDATING.iter().any(|scheme| url.starts_with(scheme)))
-            }
+        let (objects, prefix, has_updates) = if let Some(own) = &self.own {
+            own.clone()
+        } else {
+            let (objects, prefix) = open_url(url).map_err(|e| e.at("state.object-store.url"))?;
+            (objects, prefix, UPDATING.iter().any(|scheme| url.starts_with(scheme)))
         };
         let options = MokaCacheOptions { max_capacity: settings.memory.as_u64(), ..MokaCacheOptions::default() };
         let place = Arc::new(Place {
