@@ -2,6 +2,8 @@
 //!
 //! A misspelt key must never be ignored: every key is checked against the schema, which is the serialised
 //! default of [`Settings`] itself, and an unknown one is an error with the nearest right name.
+mod duration;
+
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path, time::Duration};
@@ -521,22 +523,6 @@ fn names(schema: &Table, prefix: &str) -> Vec<String> {
 
 fn closeness(candidate: &str, prefix: &str, key: &str) -> f64 {
     strsim::jaro_winkler(candidate, &format!("{prefix}{key}"))
-}
-
-/// Durations are written as people write them: `"500ms"`, `"10s"`, `"2h"`.
-mod duration {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use std::time::Duration;
-
-    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&humantime::format_duration(*duration).to_string())
-    }
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        const WRITE: &str = "write \"500ms\", \"10s\" or \"2h\"";
-        let text = String::deserialize(deserializer).map_err(|e| D::Error::custom(format!("{e}: {WRITE}")))?;
-        humantime::parse_duration(&text)
-            .map_err(|e| D::Error::custom(format!("{text:?} is not a duration ({e}): {WRITE}")))
-    }
 }
 
 #[cfg(test)]

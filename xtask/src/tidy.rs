@@ -8,7 +8,7 @@ use crate::Failed;
 /// What each crate may depend on of the workspace.
 const EDGES: &[(&str, &[&str])] = &[
     // (Itself: its tests need its testkit.)
-    ("checkpoint", &["tidegate-checkpoint"]),
+    ("checkpoint", &["tidegate-checkpoint", "tidegate-testbed"]),
     ("core", &["tidegate-checkpoint"]),
     ("state-backends", &["tidegate-checkpoint", "tidegate-core", "tidegate-testbed"]),
     ("connectors", &["tidegate-checkpoint", "tidegate-core", "tidegate-testbed"]),

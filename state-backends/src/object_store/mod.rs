@@ -20,6 +20,7 @@ mod writer;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, channel::oneshot, future::BoxFuture, stream};
+use object_store::{ObjectStore, path::Path};
 use serde::{Deserialize, Serialize};
 use slatedb::{Db, config::ScanOptions};
 use std::sync::Arc;
@@ -55,6 +56,12 @@ impl ObjectStoreState {
     /// Where no URL is set, that is here: `memory:` lasts as long as this value, for tests.
     pub fn at(url: &str) -> Self {
         Self { places: Arc::new(Places::at(url)) }
+    }
+
+    /// In a store of one's own, below a prefix; `state.object-store.url` is not asked for then. `has_updates`: whether
+    /// an object can be replaced on condition that it is still the same (`PutMode::Update`).
+    pub fn over(objects: Arc<dyn ObjectStore>, prefix: &str, has_updates: bool) -> Self {
+        Self { places: Arc::new(Places::over(objects, Path::from(prefix), has_updates)) }
     }
 }
 

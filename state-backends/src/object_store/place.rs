@@ -19,9 +19,14 @@ use tidegate_checkpoint::{
 };
 use tidegate_core::settings::ObjectStoreSettings;
 
+/// What can replace an object on condition that it is still the same: directories and HDFS cannot.
+const UPDATING: [&str; 8] = ["s3:", "s3a:", "gs:", "az:", "azure:", "abfs", "adl:", "memory:"];
+
 #[derive(Debug, Default)]
 pub(super) struct Places {
     url: String,
+    /// Instead of a URL's.
+    own: Option<(Arc<dyn ObjectStore>, Path, bool)>,
     opened: Mutex<BTreeMap<String, Arc<Place>>>,
 }
 
@@ -54,7 +59,11 @@ impl Place {
 
 impl Places {
     pub fn at(url: &str) -> Self {
-        Self { url: url.to_owned(), opened: Mutex::default() }
+        Self { url: url.to_owned(), ..Self::default() }
+    }
+
+    pub fn over(objects: Arc<dyn ObjectStore>, prefix: Path, has_updates: bool) -> Self {
+        Self { own: Some((objects, prefix, has_updates)), ..Self::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Place>>> {
@@ -66,8 +75,8 @@ impl Places {
     }
 
     pub fn open(&self, settings: &ObjectStoreSettings) -> Result<Arc<Place>> {
-        let url = if settings.url.is_empty() { &self.url } else { settings.url.reveal() };
-        if url.is_empty() {
+        let url = if self.own.is_some() || settings.url.is_empty() { &self.url } else { settings.url.reveal() };
+        if url.is_empty() && self.own.is_none() {
             return Err(Error::config("state.backend = \"object-store\" needs state.object-store.url").hint(
                 "name a directory or URL: file:///var/lib/state, s3://bucket/state, hdfs://namenode:9000/state",
             ));
@@ -76,14 +85,17 @@ impl Places {
         if let Some(place) = opened.get(url) {
             return Ok(place.clone());
         }
-        let (objects, prefix) = open_url(url).map_err(|e| e.at("state.object-store.url"))?;
+        let (objects, prefix, has_updates) = if let Some(own) = &self.own {
+            own.clone()
+        } else {
+            let (objects, prefix) = open_url(url).map_err(|e| e.at("state.object-store.url"))?;
+            (objects, prefix, UPDATING.iter().any(|scheme| url.starts_with(scheme)))
+        };
         let options = MokaCacheOptions { max_capacity: settings.memory.as_u64(), ..MokaCacheOptions::default() };
         let place = Arc::new(Place {
             objects,
             prefix,
-            has_updates: ["s3:", "s3a:", "gs:", "az:", "azure:", "abfs", "adl:", "memory:"]
-                .iter()
-                .any(|scheme| url.starts_with(scheme)),
+            has_updates,
             directory: settings.directory.clone(),
             disk: usize::try_from(settings.disk.as_u64()).unwrap_or(usize::MAX),
             cache: Arc::new(MokaCache::new_with_opts(options)),

@@ -42,6 +42,11 @@ impl Job {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let factory = ObjectStoreState::at(&format!("file://{}", dir.path().display()));
+        Self::over(factory, dir)
+    }
+
+    /// Somewhere else than in its directory.
+    pub fn over(factory: ObjectStoreState, dir: tempfile::TempDir) -> Self {
         let store = Arc::new(CheckpointStore::open("memory:", JobId::new("job").unwrap()).unwrap());
         Self { dir, factory, store, epoch: 0, kept: Vec::new() }
     }

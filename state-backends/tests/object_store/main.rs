@@ -5,3 +5,5 @@ mod collected;
 mod conforms;
 mod kit;
 mod refused;
+#[cfg(any(feature = "hdfs", feature = "s3"))]
+mod servers;
