@@ -3,18 +3,17 @@
 //! A misspelt key must never be ignored: every key is checked against the schema, which is the serialised
 //! default of [`Settings`] itself, and an unknown one is an error with the nearest right name.
 mod duration;
+mod state;
 
-use bytesize::ByteSize;
+pub use state::{ObjectStoreSettings, OperatorStateSettings, RedisSettings, RocksDbSettings, StateSettings};
+
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 use toml::{Table, Value};
 
 use tidegate_checkpoint::error::{Error, Result};
 
-use crate::{
-    properties::{Properties, SecretUrl, flatten},
-    state::codec::Codec,
-};
+use crate::properties::{Properties, SecretUrl, flatten};
 
 /// Everything about a job that is not its program.
 ///
@@ -75,85 +74,6 @@ pub struct CheckpointSettings {
     pub allow_fresh_start: bool,
     /// The URL of a savepoint to start from, where the job has no checkpoint of its own; empty: none.
     pub savepoint: SecretUrl,
-}
-
-/// Where keyed state lives.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct StateSettings {
-    /// The backend's name.
-    pub backend: String,
-    /// How values are stored.
-    pub codec: Codec,
-    /// Room for entries in memory, for each operator and subtask, over a backend that keeps state elsewhere: `"256MB"`.
-    pub cache: ByteSize,
-    /// `[state.rocksdb]`
-    pub rocksdb: RocksDbSettings,
-    /// `[state.redis]`
-    pub redis: RedisSettings,
-    /// `[state.object-store]`
-    pub object_store: ObjectStoreSettings,
-    /// `[state.operators.NAME]`: what is different for an operator.
-    pub operators: BTreeMap<String, OperatorStateSettings>,
-}
-
-/// The backend `rocksdb`: on local disks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct RocksDbSettings {
-    /// Where it keeps its files, which need not outlast the process; empty: the system's folder for such.
-    pub directory: String,
-    /// For all operators of the process together: cached blocks, memtables, and files on their way to the checkpoint
-    /// store. Where a process has several jobs, what the first says. With glibc's allocator the process grows to
-    /// several times of it, unless `MALLOC_ARENA_MAX=1` is in its environment.
-    pub memory: ByteSize,
-}
-
-/// The backend `redis` (feature `redis`): Redis 7 or Valkey, alone, with Sentinel, or in a cluster. The server must not
-/// evict (`maxmemory-policy noeviction`), and should confirm only what is on its disk (`appendfsync always`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct RedisSettings {
-    /// `redis://`, or `rediss://` with TLS, then `user:password@host:port/db`; several of a cluster, or the sentinels',
-    /// with commas between.
-    pub url: SecretUrl,
-    /// Whether `url` is of a cluster's nodes.
-    pub cluster: bool,
-    /// The name of the master, where `url` is the sentinels'.
-    pub sentinel_master: String,
-    /// What is not answered for so long fails the attempt.
-    #[serde(with = "duration")]
-    pub give_up_after: Duration,
-}
-
-/// The backend `object-store`: a local directory, S3, GCS, Azure, or HDFS.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct ObjectStoreSettings {
-    /// `file:///var/lib/state`, `s3://bucket/state`, `hdfs://namenode:9000/state`.
-    pub url: SecretUrl,
-    /// For all operators of the process together: blocks that have been read.
-    pub memory: ByteSize,
-    /// A local directory for parts that have been read, which need not outlast the process; empty: there is none.
-    pub directory: String,
-    /// Room in that directory.
-    pub disk: ByteSize,
-}
-
-/// What is different for the state of one operator.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct OperatorStateSettings {
-    /// The backend's name; empty: that of the job.
-    pub backend: String,
-}
-
-impl StateSettings {
-    /// The name of an operator's backend.
-    pub fn backend_of(&self, operator: &str) -> &str {
-        let own = self.operators.get(operator).map(|own| own.backend.as_str()).filter(|name| !name.is_empty());
-        own.unwrap_or(&self.backend)
-    }
 }
 
 /// What happens when an attempt fails.
@@ -220,15 +140,7 @@ impl Default for Settings {
             parallelism: 1,
             key_groups: 128,
             checkpoint: CheckpointSettings::default(),
-            state: StateSettings {
-                backend: "memory".into(),
-                codec: Codec::Named,
-                cache: ByteSize::mb(64),
-                rocksdb: RocksDbSettings::default(),
-                redis: RedisSettings::default(),
-                object_store: ObjectStoreSettings::default(),
-                operators: BTreeMap::new(),
-            },
+            state: StateSettings::default(),
             restart: RestartSettings::default(),
             heartbeat: HeartbeatSettings { stuck_after: Duration::from_secs(10), fail_after: Duration::ZERO },
             report: ReportSettings { checkpoints: false, progress: false, summary: false },
@@ -250,31 +162,6 @@ impl Default for CheckpointSettings {
             allow_fresh_start: false,
             savepoint: SecretUrl::default(),
         }
-    }
-}
-impl Default for StateSettings {
-    fn default() -> Self {
-        Settings::default().state
-    }
-}
-impl Default for RocksDbSettings {
-    fn default() -> Self {
-        Self { directory: String::new(), memory: ByteSize::mb(512) }
-    }
-}
-impl Default for RedisSettings {
-    fn default() -> Self {
-        Self {
-            url: SecretUrl::default(),
-            cluster: false,
-            sentinel_master: String::new(),
-            give_up_after: Duration::from_secs(60),
-        }
-    }
-}
-impl Default for ObjectStoreSettings {
-    fn default() -> Self {
-        Self { url: SecretUrl::default(), memory: ByteSize::mb(256), directory: String::new(), disk: ByteSize::gb(16) }
     }
 }
 impl Default for RestartSettings {
@@ -604,6 +491,9 @@ mod tests {
         let text = e.to_string();
         assert!(["state.codec", "`bincode`", "`named`", "`compact`"].iter().all(|part| text.contains(part)), "{text}");
         assert!(e.hint_text().is_some(), "{text}");
-        assert_eq!(Settings::from_toml("[state]\ncodec = \"compact\"").unwrap().state.codec, Codec::Compact);
+        assert_eq!(
+            Settings::from_toml("[state]\ncodec = \"compact\"").unwrap().state.codec,
+            crate::state::codec::Codec::Compact
+        );
     }
 }

@@ -163,8 +163,8 @@ fn a_savepoint_is_read_and_changed_without_the_jobs_types() {
         // Without every other entry.
         let mut kept = 0;
         let even = |_: &str, entry: &tidegate::state::reader::Read| {
-            kept += u64::from(entry.key.as_u64().unwrap() % 2 == 0);
-            (entry.key.as_u64().unwrap() % 2 == 0).then(|| entry.value.clone())
+            kept += u64::from(entry.key.as_u64().unwrap().is_multiple_of(2));
+            (entry.key.as_u64().unwrap().is_multiple_of(2)).then(|| entry.value.clone())
         };
         reader.write_changed(&at("halved"), even).await.unwrap();
         let reader = Reader::open(&at("halved")).await.unwrap();
@@ -172,7 +172,7 @@ fn a_savepoint_is_read_and_changed_without_the_jobs_types() {
         for (operator, _) in reader.operators() {
             let count = |entry: tidegate::state::reader::Read| {
                 left += 1;
-                entry.key.as_u64().unwrap() % 2 == 0
+                entry.key.as_u64().unwrap().is_multiple_of(2)
             };
             reader.each(operator, count).await.unwrap();
         }

@@ -148,9 +148,10 @@ impl<'a> Driver<'a> {
             lineage: start.lineage.clone(),
             store: store.clone(),
             backends: shared.backends.clone(),
-            savepoint: match start.restored.as_deref().is_some_and(recovery::is_savepoint) {
-                true => recovery::savepoint(&store, settings)?,
-                false => None,
+            savepoint: if start.restored.as_deref().is_some_and(recovery::is_savepoint) {
+                recovery::savepoint(&store, settings)?
+            } else {
+                None
             },
             restored: start.restored.clone(),
             graph: shared.graph.clone(),

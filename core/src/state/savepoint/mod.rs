@@ -86,11 +86,11 @@ pub fn place(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
 /// [`Kind::Config`]: there is something, or the place cannot be used.
 pub(crate) async fn free(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
     let place = place(url, job)?;
-    match place.is_empty().await? {
-        true => Ok(place),
-        false => Err(Error::config("there is something at the savepoint's URL already")
-            .hint("give each savepoint a place of its own")),
+    if place.is_empty().await? {
+        return Ok(place);
     }
+    Err(Error::config("there is something at the savepoint's URL already")
+        .hint("give each savepoint a place of its own"))
 }
 
 /// What a savepoint consists of.
