@@ -19,6 +19,7 @@ mod process;
 mod world;
 
 mod memory;
+mod moves;
 #[cfg(feature = "object-store")]
 mod object_store;
 #[cfg(feature = "redis")]

@@ -156,7 +156,7 @@ impl JobHandle {
         free(url, self.checkpoints.job()).await.map_err(|e| e.at("savepoint"))?;
         let _reading = self.shared.read();
         let epoch = self.checkpoint_now().await?;
-        self.write_savepoint(Epoch(epoch), url).await?;
+        self.write_savepoint(Epoch(epoch), url, true).await?;
         Ok(epoch)
     }
 
@@ -174,13 +174,13 @@ impl JobHandle {
         }
         let newest = self.checkpoints.commits().await?.last().copied();
         let newest = newest.ok_or_else(|| Error::unavailable("the job has ended without a checkpoint"))?;
-        self.write_savepoint(newest, url).await?;
+        self.write_savepoint(newest, url, false).await?;
         Ok(newest.0)
     }
 
-    async fn write_savepoint(&self, epoch: Epoch, url: &str) -> Result<()> {
+    async fn write_savepoint(&self, epoch: Epoch, url: &str, goes_on: bool) -> Result<()> {
         let settings = Arc::new(self.shared.settings.state.clone());
-        let written = write(&self.checkpoints, epoch, &self.shared.backends, &settings, url).await;
+        let written = write(&self.checkpoints, epoch, &self.shared.backends, &settings, url, goes_on).await;
         written.map_err(|e| e.at("savepoint"))
     }
 

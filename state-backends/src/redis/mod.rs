@@ -75,6 +75,14 @@ impl StateBackendFactory for Redis {
         Box::pin(open(context, self.opened.clone()))
     }
 
+    /// The state is there once: to look at what it was is to take back what has come since.
+    fn open_to_read(&self, context: OpenContext) -> BoxFuture<'static, Result<Box<dyn StateBackend>>> {
+        let error =
+            Error::config(format!("state of operator {} is in Redis, and is changed there in place", context.operator));
+        let error = error.hint("a savepoint of it is made when the job ends: stop_with_savepoint");
+        Box::pin(futures::future::ready(Err(error)))
+    }
+
     fn collect(&self, kept: Kept) -> BoxFuture<'static, Result<()>> {
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Box::pin(async move {

@@ -11,8 +11,8 @@
 //! Or it is `key group | 1`, and the value the watermark of the operator there. Entries are in order of their key groups
 //! and namespaces.
 //!
-//! A savepoint is made of a checkpoint that has been committed, by reading it ([`write`]); a job starts from it where it
-//! has no checkpoint of its own, or people look into it ([`read`]). The hard case is what changes meanwhile: nothing of
+//! A savepoint is made of a checkpoint that has been committed, by reading it ([`mod@write`]); a job starts from it where it
+//! has no checkpoint of its own, or people look into it ([`mod@read`]). The hard case is what changes meanwhile: nothing of
 //! the checkpoint is deleted as long as it is read, and the file `savepoint`, without which there is none, comes last and
 //! is created, never replaced. Two that are made at one place have files of different names.
 use bytes::Bytes;

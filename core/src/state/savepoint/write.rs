@@ -15,7 +15,7 @@ use crate::{
     state::backend::{Backends, OpenContext},
 };
 
-/// Writes what `store` has of an epoch to `url`. Whoever calls it sees to it that nothing of that is deleted meanwhile.
+/// Writes what `store` has of an epoch to `url`; `goes_on`: the job does meanwhile. Whoever calls it sees to it that nothing of that is deleted meanwhile.
 ///
 /// # Errors
 /// [`Kind::Config`](tidegate_checkpoint::error::Kind): there is a savepoint at `url`, or it cannot be used. What the
@@ -26,12 +26,13 @@ pub(crate) async fn write(
     backends: &Backends,
     settings: &Arc<StateSettings>,
     url: &str,
+    goes_on: bool,
 ) -> Result<()> {
     let to = free(url, store.job()).await?;
     let mut manifest = store.read_manifest(&store.read_commit(epoch).await?.manifest).await?;
     let mut operators = BTreeMap::new();
     for (operator, handles) in std::mem::take(&mut manifest.states) {
-        let written = files(store, &manifest, &operator, handles, backends, settings, &to).await;
+        let written = files(store, &manifest, (&operator, handles), backends, settings, &to, goes_on).await;
         let written = written.map_err(|e| e.at(format!("state of operator {operator}")))?;
         operators.insert(operator, written);
     }
@@ -47,14 +48,13 @@ pub(crate) async fn write(
 async fn files(
     store: &Arc<CheckpointStore>,
     manifest: &Manifest,
-    operator: &OperatorId,
-    handles: Vec<StateHandle>,
+    (operator, mut handles): (&OperatorId, Vec<StateHandle>),
     backends: &Backends,
     settings: &Arc<StateSettings>,
     to: &Arc<CheckpointStore>,
+    goes_on: bool,
 ) -> Result<Vec<File>> {
     // In the order of key groups: each subtask has a run of them.
-    let mut handles = handles;
     handles.sort_by_key(|handle| handle.key_groups.start);
     let mut writer = Writer::new(to.clone(), operator.clone());
     for (n, handle) in handles.into_iter().enumerate() {
@@ -75,7 +75,8 @@ async fn files(
             lineage: manifest.lineage.clone(),
             settings: settings.clone(),
         };
-        let mut source = Source::of(backend.open_to_read(context).await?, key_groups);
+        let opened = if goes_on { backend.open_to_read(context) } else { backend.open(context) };
+        let mut source = Source::of(opened.await?, key_groups);
         while let Some(entries) = source.next_entries().await? {
             writer.add(entries).await?;
         }
