@@ -167,7 +167,8 @@ fn test(quick: bool, tls: bool, without: &[String], runner: &[String]) -> Result
                 "== licences, bans, sources: LEFT OUT: {why}\n   with cargo-deny on the PATH they are checked: cargo install --locked cargo-deny"
             ),
         }
-        step("examples in the documentation", tools.cargo(&["test", "--doc"]).args(features))?;
+        // With the profile of everything else: RocksDB takes a quarter of an hour for each.
+        step("examples in the documentation", tools.cargo(&["test", "--doc", "--release"]).args(features))?;
     }
     // Only what was asked for here is left out, whatever the environment says.
     nextest.env(without::WITHOUT, without.join(","));
