@@ -1,21 +1,15 @@
 //! `boxed`: a stream whose type is forgotten, and which may have several consumers.
 //!
-//! The upstream's chain ends in a `Tee`, which hands each batch to the chains of the consumers: all in
+//! The upstream's chain ends in a port (`side`), which hands each batch to the chains of the consumers: all in
 //! one task, no channel, one dynamic call a batch and consumer. The consumers' chains and the upstream's
 //! are instantiated in no particular order, so they meet in a port of the subtask's build.
-use super::side::SidePort;
 use crate::{
     api::stream::Stream,
     plan::{Graph, NodeId, NodeKind},
-    record::{Control, Output},
+    record::Output,
     runtime::{build::Build, terminal::ShareTerminal},
-    time::Timestamp,
 };
-use std::{
-    marker::PhantomData,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{marker::PhantomData, sync::Arc};
 use tidegate_checkpoint::error::Result;
 
 /// A stream with a nameable type. Each clone is another consumer of the same records.
@@ -67,24 +61,5 @@ impl<T: Clone + Send + 'static> Stream for BoxedStream<T> {
     fn attach<O: Output<T>>(&self, build: &mut Build<'_>, out: O) -> Result<()> {
         build.port(self.node).connect(Box::new(out));
         Ok(())
-    }
-}
-
-/// The end of a shared stream's own chain.
-pub(crate) struct Tee<T>(pub(crate) SidePort<T>);
-
-impl<T: Clone + Send + 'static> Output<T> for Tee<T> {
-    #[inline(always)]
-    fn record(&mut self, record: T, at: Timestamp) {
-        self.0.record(record, at);
-    }
-    fn control(&mut self, control: Control) {
-        self.0.control(control);
-    }
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.0.poll_ready(cx)
-    }
-    fn sweep(&mut self) -> bool {
-        self.0.sweep()
     }
 }

@@ -3,7 +3,7 @@
 //! Shared streams end in one, and operators put late records and dead letters into one. The consumers
 //! connect while the subtask is built, in any order; the port takes them over at its first use.
 use crate::{
-    record::{BATCH, BatchOutput, Control},
+    record::{BATCH, BatchOutput, Control, Output},
     time::Timestamp,
 };
 use std::{
@@ -40,15 +40,6 @@ impl<T: Clone + Send + 'static> SidePort<T> {
         self.connecting.lock().unwrap_or_else(PoisonError::into_inner).push(branch);
     }
 
-    /// Takes one record; it is dropped when nobody has connected (the operator has counted it).
-    #[inline(always)]
-    pub fn record(&mut self, record: T, at: Timestamp) {
-        self.batch.push((record, at));
-        if self.batch.len() >= BATCH {
-            self.hand_on();
-        }
-    }
-
     #[inline(never)]
     fn hand_on(&mut self) {
         if self.branches.is_empty() {
@@ -62,9 +53,20 @@ impl<T: Clone + Send + 'static> SidePort<T> {
         }
         self.batch.clear();
     }
+}
 
-    /// Passes a control on to every consumer, behind what came before it.
-    pub fn control(&mut self, control: Control) {
+impl<T: Clone + Send + 'static> Output<T> for SidePort<T> {
+    /// It is dropped when nobody has connected (the operator has counted it).
+    #[inline(always)]
+    fn record(&mut self, record: T, at: Timestamp) {
+        self.batch.push((record, at));
+        if self.batch.len() >= BATCH {
+            self.hand_on();
+        }
+    }
+
+    /// Passed on to every consumer, behind what came before it.
+    fn control(&mut self, control: Control) {
         self.hand_on();
         for branch in &mut self.branches {
             branch.control(control);
@@ -73,7 +75,7 @@ impl<T: Clone + Send + 'static> SidePort<T> {
 
     /// Ready when every consumer is. All are polled even when one is not ready: two of them may be waiting
     /// for each other behind a later union.
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.hand_on();
         let mut ready = Poll::Ready(Ok(()));
         for branch in &mut self.branches {
@@ -86,25 +88,7 @@ impl<T: Clone + Send + 'static> SidePort<T> {
         ready
     }
 
-    /// As [`BatchOutput::sweep_on`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn sweep_on(&mut self, more: &mut bool, cx: &mut Context<'_>) -> Result<()> {
-        if *more {
-            *more = self.sweep();
-            if *more {
-                cx.waker().wake_by_ref();
-            }
-        }
-        match self.poll_ready(cx) {
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
-        }
-    }
-
-    /// A slice of deferred work of each consumer; true while there is more.
-    pub fn sweep(&mut self) -> bool {
+    fn sweep(&mut self) -> bool {
         self.branches.iter_mut().fold(false, |more, b| b.sweep() | more)
     }
 }

@@ -245,6 +245,6 @@ where
         self.late.as_mut().map_or(Poll::Ready(Ok(())), |late| late.poll_ready(cx))
     }
     fn sweep_side(&mut self) -> bool {
-        self.late.as_mut().is_some_and(SidePort::sweep)
+        self.late.as_mut().is_some_and(Output::sweep)
     }
 }

@@ -43,7 +43,7 @@ use crate::{
     metrics::{splits::SplitStats, stats::OperatorStats},
     operators::side::SidePort,
     plan::NodeId,
-    record::{Barrier, BatchOutput, Control, Output},
+    record::{self, Barrier, Control, Output},
     time::{FarFuture, MAX, Timestamp, Watermarks},
 };
 
@@ -290,8 +290,8 @@ where
     /// A slice of what is deferred, in the chain and in the side streams.
     fn sweep(&mut self) -> bool {
         let more = self.out.sweep();
-        let dead_letters = self.ports.dead_letters.as_mut().is_some_and(SidePort::sweep);
-        let far_future = self.ports.far_future.as_mut().is_some_and(SidePort::sweep);
+        let dead_letters = self.ports.dead_letters.as_mut().is_some_and(Output::sweep);
+        let far_future = self.ports.far_future.as_mut().is_some_and(Output::sweep);
         more | dead_letters | far_future
     }
 
@@ -492,12 +492,12 @@ where
                 return Poll::Ready(Ok(None));
             }
             let [chain, dead_letters, far_future] = &mut sweeping;
-            BatchOutput::<(S::Item, Timestamp)>::sweep_on(&mut self.out, chain, cx)?;
+            record::BatchOutput::<(S::Item, Timestamp)>::sweep_on(&mut self.out, chain, cx)?;
             if let Some(port) = &mut self.ports.dead_letters {
-                port.sweep_on(dead_letters, cx)?;
+                record::BatchOutput::sweep_on(port, dead_letters, cx)?;
             }
             if let Some(port) = &mut self.ports.far_future {
-                port.sweep_on(far_future, cx)?;
+                record::BatchOutput::sweep_on(port, far_future, cx)?;
             }
             Poll::Pending
         })

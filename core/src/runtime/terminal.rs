@@ -15,7 +15,6 @@ use super::{build::Build, sink_output::SinkOutput};
 use crate::{
     api::Stream,
     connect::{OpenSink, Sink, SinkContext, Source, Split, WriterContext},
-    operators::shared::Tee,
     plan::NodeId,
 };
 
@@ -124,7 +123,7 @@ where
     }
     fn instantiate(&self, build: &mut Build<'_>, _: Option<&dyn Opened>) -> Result<()> {
         let port = build.port(self.node);
-        self.stream.attach(build, Tee(port))
+        self.stream.attach(build, port)
     }
 }
 
