@@ -153,10 +153,10 @@ impl JobHandle {
     /// [`Kind::Config`]: there is something at `url`, it cannot be used, or a backend cannot be read beside the job.
     /// [`Kind::Unavailable`]: the checkpoint was abandoned, or the job has ended.
     pub async fn savepoint(&self, url: &str) -> Result<u64> {
-        free(url, self.checkpoints.job()).await.map_err(|e| e.at("savepoint"))?;
+        let place = self.free(url).await?;
         let _reading = self.shared.read();
         let epoch = self.checkpoint_now().await?;
-        self.write_savepoint(Epoch(epoch), url, true).await?;
+        self.write_savepoint(Epoch(epoch), &place, true).await?;
         Ok(epoch)
     }
 
@@ -165,7 +165,7 @@ impl JobHandle {
     /// # Errors
     /// As `stop` and `savepoint`.
     pub async fn stop_with_savepoint(mut self, url: &str) -> Result<u64> {
-        free(url, self.checkpoints.job()).await.map_err(|e| e.at("savepoint"))?;
+        let place = self.free(url).await?;
         // Of the run before, should this one have ended without a checkpoint.
         let _reading = self.shared.read();
         let _ = self.requests.send(Request::Stop).await;
@@ -174,13 +174,17 @@ impl JobHandle {
         }
         let newest = self.checkpoints.commits().await?.last().copied();
         let newest = newest.ok_or_else(|| Error::unavailable("the job has ended without a checkpoint"))?;
-        self.write_savepoint(newest, url, false).await?;
+        self.write_savepoint(newest, &place, false).await?;
         Ok(newest.0)
     }
 
-    async fn write_savepoint(&self, epoch: Epoch, url: &str, goes_on: bool) -> Result<()> {
+    async fn free(&self, url: &str) -> Result<Arc<CheckpointStore>> {
+        free(url, self.checkpoints.job()).await.map_err(|e| e.at("savepoint"))
+    }
+
+    async fn write_savepoint(&self, epoch: Epoch, place: &Arc<CheckpointStore>, goes_on: bool) -> Result<()> {
         let settings = Arc::new(self.shared.settings.state.clone());
-        let written = write(&self.checkpoints, epoch, &self.shared.backends, &settings, url, goes_on).await;
+        let written = write(&self.checkpoints, epoch, &self.shared.backends, &settings, place, goes_on).await;
         written.map_err(|e| e.at("savepoint"))
     }
 

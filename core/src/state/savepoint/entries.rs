@@ -15,6 +15,7 @@ use super::{Entry, files::Reader};
 use crate::state::{
     backend::{Residency, StateBackend, key_group_prefix},
     codec::Codec,
+    keyed::damaged,
     table::{Layout, entry_prefix, is_watermark_key, key_group_of, namespace_of},
 };
 
@@ -90,10 +91,6 @@ impl Source {
             }
         }
     }
-}
-
-fn damaged() -> Error {
-    Error::corrupt("a block of state is not one of ours")
 }
 
 /// Takes a block apart.

@@ -24,7 +24,7 @@ use tidegate_checkpoint::{
     error::{Error, Kind, Result},
     ids::{JobId, OperatorId},
     manifest::Manifest,
-    store::CheckpointStore,
+    store::{CheckpointStore, Created},
 };
 
 pub mod entries;
@@ -110,7 +110,11 @@ pub async fn load(store: &CheckpointStore) -> Result<Savepoint> {
     envelope::decode(NAME, VERSION, &bytes).map_err(|e| e.of(NAME))
 }
 
-fn taken() -> Error {
-    Error::config("another savepoint has been made at this URL meanwhile")
-        .hint("give each savepoint a place of its own")
+/// Says that a savepoint is there: when all its files are.
+async fn create(place: &CheckpointStore, savepoint: &Savepoint) -> Result<()> {
+    match place.create(NAME, envelope::encode(NAME, VERSION, savepoint)?).await? {
+        Created::Ours => Ok(()),
+        Created::Theirs(_) => Err(Error::config("another savepoint has been made at this URL meanwhile")
+            .hint("give each savepoint a place of its own")),
+    }
 }

@@ -9,13 +9,12 @@ use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_checkpoint::{
-    envelope,
     error::{Error, Result},
     ids::{JobId, KeyGroupRange, OperatorId},
-    store::{CheckpointStore, Created},
+    store::CheckpointStore,
 };
 
-use super::{Entry, NAME, Savepoint, VERSION, files, free, load, place, taken};
+use super::{Entry, Savepoint, create, files, free, load, place};
 use crate::state::{
     codec::Codec,
     table::{is_watermark_key, key_group_of, split_entry_key},
@@ -133,11 +132,7 @@ impl Reader {
             }
             operators.insert(operator.clone(), writer.end().await?);
         }
-        let savepoint = Savepoint { operators, checkpoint: self.savepoint.checkpoint.clone() };
-        match to.create(NAME, envelope::encode(NAME, VERSION, &savepoint)?).await? {
-            Created::Ours => Ok(()),
-            Created::Theirs(_) => Err(taken()),
-        }
+        create(&to, &Savepoint { operators, checkpoint: self.savepoint.checkpoint.clone() }).await
     }
 }
 

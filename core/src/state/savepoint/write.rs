@@ -2,47 +2,42 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_checkpoint::{
-    envelope,
     error::{Error, Result},
     ids::{Epoch, OperatorId, Subtask},
     manifest::{Manifest, StateHandle},
-    store::{CheckpointStore, Created},
+    store::CheckpointStore,
 };
 
-use super::{BACKEND, File, NAME, Savepoint, VERSION, entries::Source, files::Writer, free, taken};
+use super::{BACKEND, File, Savepoint, create, entries::Source, files::Writer};
 use crate::{
     settings::StateSettings,
     state::backend::{Backends, OpenContext},
 };
 
-/// Writes what `store` has of an epoch to `url`; `goes_on`: the job does meanwhile. Whoever calls it sees to it that nothing of that is deleted meanwhile.
+/// Writes what `store` has of an epoch to a free place; `goes_on`: the job does meanwhile. Whoever calls it sees to it
+/// that nothing of that is deleted.
 ///
 /// # Errors
-/// [`Kind::Config`](tidegate_checkpoint::error::Kind): there is a savepoint at `url`, or it cannot be used. What the
-/// stores and the backend return.
+/// [`Kind::Config`](tidegate_checkpoint::error::Kind): somebody else has made one there meanwhile. What the stores and
+/// the backend return.
 pub(crate) async fn write(
     store: &Arc<CheckpointStore>,
     epoch: Epoch,
     backends: &Backends,
     settings: &Arc<StateSettings>,
-    url: &str,
+    to: &Arc<CheckpointStore>,
     goes_on: bool,
 ) -> Result<()> {
-    let to = free(url, store.job()).await?;
     let mut manifest = store.read_manifest(&store.read_commit(epoch).await?.manifest).await?;
     let mut operators = BTreeMap::new();
     for (operator, handles) in std::mem::take(&mut manifest.states) {
-        let written = files(store, &manifest, (&operator, handles), backends, settings, &to, goes_on).await;
+        let written = files(store, &manifest, (&operator, handles), backends, settings, to, goes_on).await;
         let written = written.map_err(|e| e.at(format!("state of operator {operator}")))?;
         operators.insert(operator, written);
     }
     // What was to be published has been, or is by the job itself.
     manifest.sinks.clear();
-    let savepoint = Savepoint { checkpoint: manifest, operators };
-    match to.create(NAME, envelope::encode(NAME, VERSION, &savepoint)?).await? {
-        Created::Ours => Ok(()),
-        Created::Theirs(_) => Err(taken()),
-    }
+    create(to, &Savepoint { checkpoint: manifest, operators }).await
 }
 
 async fn files(
