@@ -162,14 +162,11 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             return Err(Error::internal("records came before the state was loaded"));
         };
         // What has no canonical encoding hashes to 0, and next to nothing else does.
-        let begins = std::mem::take(&mut self.begins);
-        let broken = |r: &&Keyed<K, T>| begins && !is_given_back(&r.key, r.hash);
-        if let Some(why) = batch
-            .iter()
-            .filter(|r| r.hash == 0)
-            .find_map(|r| check_key(&r.key).err())
-            .or_else(|| batch.iter().find(broken).map(|_| "what is written of it is not read back as the same key"))
-        {
+        let mut why = batch.iter().filter(|r| r.hash == 0).find_map(|r| check_key(&r.key).err());
+        if std::mem::take(&mut self.begins) && batch.iter().any(|r| !is_given_back(&r.key, r.hash)) {
+            why = why.or(Some("what is written of it is not read back as the same key"));
+        }
+        if let Some(why) = why {
             let key = std::any::type_name::<K>();
             return Err(Error::config(format!("the key type {key} cannot be used: {why}"))
                 .hint("use integers, strings, bytes, and structs, tuples, enums or vectors of them"));
@@ -310,21 +307,20 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
                     self.handle(control);
                     self.sweeps_later |= self.sweeping;
                 }
+                Some(batch @ Input::Batch(_)) if self.loaded == 0 => {
+                    self.line.push_front(batch);
+                    self.load()?;
+                }
                 Some(Input::Batch(mut batch)) => {
+                    self.loaded -= 1;
                     self.records_in_line -= batch.len();
-                    if self.process(&mut batch, self.loaded > 0)? {
-                        self.loaded = self.loaded.saturating_sub(1);
-                    } else {
-                        self.records_in_line += batch.len();
-                        self.line.push_front(Input::Batch(batch));
-                        self.load()?;
-                    }
+                    self.process(&mut batch, true)?;
                 }
             }
         }
     }
 
-    /// Begins to read what the whole line needs, at once.
+    /// Sees to it that the tables have what the whole line needs: what is missing is read at once.
     fn load(&mut self) -> Result<()> {
         // Under a steady load there is always something to be read, and this is the only moment at which the state is here.
         if self.sweeping && self.sweep_state()? {
@@ -338,6 +334,9 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             }
         }
         self.loaded = self.line.len();
+        if keys.is_empty() {
+            return Ok(());
+        }
         self.work = self.state.take().map(|mut state| -> Work<_, _> {
             Box::pin(async move {
                 let loaded = state.load(keys).await;

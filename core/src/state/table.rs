@@ -83,6 +83,7 @@ pub(super) enum Layout {
 }
 
 impl Layout {
+    /// What is written now.
     fn of(codec: Codec) -> Self {
         match codec {
             Codec::Named => Self::Named,
@@ -94,27 +95,19 @@ impl Layout {
         [Self::Named, Self::OldCompact, Self::Compact].into_iter().find(|layout| *layout as u8 == id)
     }
 
+    /// Adds an entry to a block of [`Layout::of`] the codec.
     #[inline]
-    fn write<K: Key, V: Value>(self, key: &K, value: &V, bytes: &mut Vec<u8>) -> Result<()> {
-        match self {
-            Self::Named => {
-                encode_key(key, bytes)?;
-                Codec::Named.encode(value, bytes)
-            }
-            Self::OldCompact => {
-                Codec::Compact.encode(key, bytes)?;
-                Codec::Compact.encode(value, bytes)
-            }
-            Self::Compact => {
-                encode_key(key, bytes)?;
-                let start = bytes.len();
-                bytes.extend_from_slice(&[0; 4]);
-                Codec::Compact.encode(value, bytes)?;
-                let length = (bytes.len() - start - 4) as u32;
-                bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
-                Ok(())
-            }
+    fn write<K: Key, V: Value>(codec: Codec, key: &K, value: &V, bytes: &mut Vec<u8>) -> Result<()> {
+        encode_key(key, bytes)?;
+        if codec == Codec::Named {
+            return codec.encode(value, bytes);
         }
+        let start = bytes.len();
+        bytes.extend_from_slice(&[0; 4]);
+        codec.encode(value, bytes)?;
+        let length = (bytes.len() - start - 4) as u32;
+        bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        Ok(())
     }
 
     /// The next entry of a block.
@@ -281,11 +274,10 @@ impl<K: Key, V: Value> Table<K, V> {
             let shard = &mut self.shards[index];
             let codec = capture.codec;
             capture.batch.put_with(&key, |bytes| {
-                let layout = Layout::of(codec);
-                bytes.push(layout as u8);
+                bytes.push(Layout::of(codec) as u8);
                 bytes.extend_from_slice(&shard.len.to_le_bytes());
                 for (key, value) in shard.iter() {
-                    layout.write(key, value, bytes)?;
+                    Layout::write(codec, key, value, bytes)?;
                 }
                 Ok(())
             })?;
@@ -438,13 +430,7 @@ pub(super) fn slot_of(hash: u64, depth: u8) -> usize {
 /// `key group (u16) | state (u8) | namespace (i64) | depth (u8) | shared bits (u64)`, big-endian, ordered.
 pub(super) fn block_key(depth_min: u8, namespace: i64, depth: u8, prefix: u64) -> Vec<u8> {
     let key_group = prefix.checked_shr(64 - u32::from(depth_min)).unwrap_or(0) as u16;
-    let mut key = Vec::with_capacity(20);
-    key.extend_from_slice(&key_group_prefix(key_group));
-    key.push(STATE);
-    key.extend_from_slice(&((namespace as u64) ^ (1 << 63)).to_be_bytes());
-    key.push(depth);
-    key.extend_from_slice(&prefix.to_be_bytes());
-    key
+    [&entry_prefix(key_group, namespace)[..], &[depth], &prefix.to_be_bytes()].concat()
 }
 
 /// What the keys of all entries of a namespace in a key group begin with.
@@ -492,9 +478,5 @@ pub(super) fn is_watermark_key(key: &[u8]) -> bool {
 
 /// The namespace in a block's key; `None` when it is no block's key.
 pub(super) fn namespace_of(key: &[u8]) -> Option<i64> {
-    if key.len() != 20 || key[2] != STATE {
-        return None;
-    }
-    let namespace = key.get(3..11)?.try_into().ok()?;
-    Some((u64::from_be_bytes(namespace) ^ (1 << 63)) as i64)
+    split_entry_key(key).filter(|(_, rest)| rest.len() == 9).map(|(namespace, _)| namespace)
 }
