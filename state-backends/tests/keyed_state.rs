@@ -310,6 +310,22 @@ impl World {
         }
     }
 
+    /// Plays a history; then the next checkpoint works, and each that is kept can be restored.
+    async fn play(mut self, ops: Vec<Op>) {
+        for op in ops {
+            self.run(op).await;
+        }
+        self.check("at the end").await;
+        let before = self.kept.len();
+        self.checkpoint().await;
+        assert!(self.kept.len() > before, "a healthy store keeps a checkpoint");
+        for snapshot in 0..self.kept.len() {
+            for parallelism in [1, 2, 3] {
+                self.restart(Some(snapshot), parallelism).await;
+            }
+        }
+    }
+
     /// A checkpoint with nothing in its way.
     async fn checkpoint(&mut self) {
         self.parts.iter_mut().for_each(|p| p.sweep(u64::MAX / 2));
@@ -339,19 +355,7 @@ proptest! {
         codec in select(vec![Codec::Named, Codec::Compact]),
     ) {
         block_on(async {
-            let mut world = World::new(key_groups, codec).await;
-            for op in ops {
-                world.run(op).await;
-            }
-            world.check("at the end").await;
-            let before = world.kept.len();
-            world.checkpoint().await;
-            assert!(world.kept.len() > before, "a healthy store keeps a checkpoint");
-            for snapshot in 0..world.kept.len() {
-                for parallelism in [1, 2, 3] {
-                    world.restart(Some(snapshot), parallelism).await;
-                }
-            }
+            World::new(key_groups, codec).await.play(ops).await;
         });
     }
 }
@@ -366,19 +370,7 @@ proptest! {
         cache in select(vec![200usize, 5_000, 40_000, 1_000_000]),
     ) {
         block_on(async {
-            let mut world = World::over(Arc::new(Entries), cache, key_groups, codec).await;
-            for op in ops {
-                world.run(op).await;
-            }
-            world.check("at the end").await;
-            let before = world.kept.len();
-            world.checkpoint().await;
-            assert!(world.kept.len() > before, "a healthy store keeps a checkpoint");
-            for snapshot in 0..world.kept.len() {
-                for parallelism in [1, 2, 3] {
-                    world.restart(Some(snapshot), parallelism).await;
-                }
-            }
+            World::over(Arc::new(Entries), cache, key_groups, codec).await.play(ops).await;
         });
     }
 }
