@@ -64,12 +64,10 @@ impl Tools {
         fs::read_to_string(owner).is_ok_and(|root| Path::new(&root) == self.root)
     }
 
-    /// A command in the workspace, whose builds go to the shared folder. Link-time optimisation is for what is measured:
-    /// it takes minutes for each of a dozen test programs. (Cargo keeps apart what is built with it: a bench over RocksDB
-    /// compiles that once more.)
+    /// A command in the workspace, whose builds go to the shared folder.
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target).env("CARGO_PROFILE_RELEASE_LTO", "off");
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command
     }
 
