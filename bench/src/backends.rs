@@ -10,42 +10,45 @@ use tidegate_testbed::{hdfs::Hdfs, redis};
 use crate::{Args, compare::median, events::BIDDERS};
 
 /// A backend, as the job file has it.
-struct Case {
-    name: &'static str,
-    toml: Vec<String>,
+pub struct Case {
+    pub name: &'static str,
+    pub toml: Vec<String>,
     /// Held as long as it is measured.
     _server: Option<Box<dyn std::any::Any>>,
 }
 
-const NAMES: [&str; 5] = ["memory", "rocksdb", "redis", "objects", "hdfs"];
+pub const NAMES: [&str; 5] = ["memory", "rocksdb", "redis", "objects", "hdfs"];
 const FEW: u64 = 100_000;
 
-fn case(name: &'static str, folder: &std::path::Path) -> Result<Case, String> {
-    let mut server: Option<Box<dyn std::any::Any>> = None;
-    let toml = match name {
-        "memory" => Vec::new(),
-        "rocksdb" => vec!["state.backend = \"rocksdb\"".into(), format!("state.rocksdb.directory = {folder:?}")],
-        "redis" => {
-            let redis = redis::Redis::start(&redis::Options::default())?;
-            let toml = vec!["state.backend = \"redis\"".into(), format!("state.redis.url = {:?}", redis.url())];
-            server = Some(Box::new(redis));
-            toml
-        }
-        "objects" => vec![
-            "state.backend = \"object-store\"".into(),
-            format!("state.object-store.url = \"file://{}\"", folder.display()),
-        ],
-        _ => {
-            let hdfs = Hdfs::start()?;
-            let toml = vec![
+impl Case {
+    /// Over a server of its own, where it needs one, and else in a folder.
+    pub fn start(name: &'static str, folder: &std::path::Path) -> Result<Self, String> {
+        let mut server: Option<Box<dyn std::any::Any>> = None;
+        let toml = match name {
+            "memory" => Vec::new(),
+            "rocksdb" => vec!["state.backend = \"rocksdb\"".into(), format!("state.rocksdb.directory = {folder:?}")],
+            "redis" => {
+                let redis = redis::Redis::start(&redis::Options::default())?;
+                let toml = vec!["state.backend = \"redis\"".into(), format!("state.redis.url = {:?}", redis.url())];
+                server = Some(Box::new(redis));
+                toml
+            }
+            "objects" => vec![
                 "state.backend = \"object-store\"".into(),
-                format!("state.object-store.url = \"{}/state\"", hdfs.url()),
-            ];
-            server = Some(Box::new(hdfs));
-            toml
-        }
-    };
-    Ok(Case { name, toml, _server: server })
+                format!("state.object-store.url = \"file://{}\"", folder.display()),
+            ],
+            _ => {
+                let hdfs = Hdfs::start()?;
+                let toml = vec![
+                    "state.backend = \"object-store\"".into(),
+                    format!("state.object-store.url = \"{}/state\"", hdfs.url()),
+                ];
+                server = Some(Box::new(hdfs));
+                toml
+            }
+        };
+        Ok(Self { name, toml, _server: server })
+    }
 }
 
 fn measure(case: &Case, args: &Args, keys: u64, events: u64) -> Result<Value, String> {
@@ -70,12 +73,9 @@ pub fn compare(args: &Args) -> Result<(), String> {
     );
     for keys in if args.keys == BIDDERS { vec![BIDDERS, FEW] } else { vec![args.keys] } {
         let mut base = f64::NAN;
-        for name in NAMES {
-            if !args.workloads.is_empty() && name != "memory" && !args.workloads.iter().any(|w| w == name) {
-                continue;
-            }
+        for name in NAMES.into_iter().filter(|name| *name == "memory" || args.wants(name)) {
             let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
-            let case = case(name, folder.path())?;
+            let case = Case::start(name, folder.path())?;
             // So that each runs for some seconds.
             let events = args.events.unwrap_or(if name == "memory" || keys <= FEW { 60_000_000 } else { 15_000_000 });
             let found: Result<Vec<_>, _> =

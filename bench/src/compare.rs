@@ -41,7 +41,7 @@ pub fn compare(args: &Args) -> Result<(), String> {
         "{:<4} {:>2} {:>12} {:>12} {:>12} {:>7} {:>13} {:>10} {:>9} {:>9}",
         "", "P", "hand M/cpu-s", "plain", "checkpointed", "ratio", "checkpoint %", "pause ms", "MB", "hand MB"
     );
-    for case in CASES.iter().filter(|c| args.workloads.is_empty() || args.workloads.iter().any(|w| w == c.workload)) {
+    for case in CASES.iter().filter(|case| args.wants(case.workload)) {
         let events = args.events.unwrap_or(case.events);
         let (mut hand, mut plain, mut ours, mut ratios, mut costs) = (vec![], vec![], vec![], vec![], vec![]);
         let (mut pauses, mut memory, mut hand_memory) = (vec![], vec![], vec![]);

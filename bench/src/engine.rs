@@ -10,7 +10,7 @@ use crate::{
     Args,
     events::{Answer, Bid, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, bidder, to_eur},
     marked::Marked,
-    measure::Outcome,
+    measure::{Outcome, finish},
 };
 
 /// One subtask's rows; they are added up when the job is over. A clone begins with nothing.
@@ -113,21 +113,7 @@ pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, Stri
         Workload::W4 => return Err("w4 needs joins, which tidegate does not have yet".into()),
     }
     drop(rows);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
-    let metrics = runtime.block_on(async {
-        let handle = job.start()?;
-        let mut status = handle.watch();
-        // The state is `Finished` before the handle's task has ended.
-        while !matches!(status.borrow_and_update().state, tidegate::JobState::Finished | tidegate::JobState::Failed) {
-            if status.changed().await.is_err() {
-                break;
-            }
-        }
-        let metrics = handle.metrics();
-        handle.wait().await.map(|()| metrics)
-    });
-    let metrics = metrics.map_err(|e| e.to_string())?;
-    drop(runtime);
+    let metrics = finish(job)?;
     let pause = metrics.operators.iter().map(|o| o.snapshot_pause).max().unwrap_or_default();
     let answer = *all.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Outcome::now(answer, metrics.checkpoints.completed, pause.as_secs_f64() * 1000.0))

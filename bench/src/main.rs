@@ -11,6 +11,7 @@
 mod backends;
 mod baseline;
 mod compare;
+mod deltas;
 mod engine;
 mod events;
 mod kafka;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 const USAGE: &str = "tidegate-bench w1|w2|w3|w4 [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
           [--keys N] [--backend memory|rocksdb|redis|object-store] [--toml 'state.cache = \"256MB\"' ...]
 tidegate-bench backends [memory rocksdb redis objects hdfs ...] [--events N] [--keys N] [--rounds R]
+tidegate-bench deltas [memory rocksdb redis objects hdfs ...] [--keys N]
 tidegate-bench compare [w1 w2 w3 ...] [--events N] [--rounds R] [--checkpoint-interval 1s]
 tidegate-bench k1|k2 [--events N] [--parallelism P] [--rounds R] [--partitions N] [--set linger.ms=5 ...]
 tidegate-bench latency [--events N] [--set ...]
@@ -46,6 +48,13 @@ pub struct Args {
     partitions: Option<usize>,
     /// Properties of librdkafka's, for the engine's clients.
     kafka: Vec<(String, String)>,
+}
+
+impl Args {
+    /// Whether something is to be compared: all is, where nothing is named.
+    fn wants(&self, name: &str) -> bool {
+        self.workloads.is_empty() || self.workloads.iter().any(|wanted| wanted == name)
+    }
 }
 
 fn args() -> Result<Args, String> {
@@ -95,6 +104,9 @@ fn run(args: &Args) -> Result<(), String> {
     }
     if args.command == "backends" {
         return backends::compare(args);
+    }
+    if args.command == "deltas" {
+        return deltas::compare(args);
     }
     if kafka::COMMANDS.contains(&&*args.command) {
         return kafka::run(args);

@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use tidegate::{Job, JobMetrics, JobState};
+
 use crate::events::Answer;
 
 /// When the steady part began. The last source to get there counts.
@@ -25,6 +27,24 @@ pub fn peak_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|l| l.starts_with("VmHWM")).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
+/// Runs a job to its end; returns its last figures.
+pub fn finish(job: Job) -> Result<JobMetrics, String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let metrics = runtime.block_on(async {
+        let handle = job.start()?;
+        let mut status = handle.watch();
+        // The state is `Finished` before the handle's task has ended.
+        while !matches!(status.borrow_and_update().state, JobState::Finished | JobState::Failed) {
+            if status.changed().await.is_err() {
+                break;
+            }
+        }
+        let metrics = handle.metrics();
+        handle.wait().await.map(|()| metrics)
+    });
+    metrics.map_err(|e: tidegate::Error| e.to_string())
 }
 
 /// A finished run.

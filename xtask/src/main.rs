@@ -153,7 +153,7 @@ fn test(quick: bool, tls: bool, without: &[String], runner: &[String]) -> Result
     tools.take_over()?;
     prepare(without);
     let tls = if tls { ",tidegate/kafka-tls" } else { "" };
-    let features = format!("tidegate/failpoints,tidegate/kafka-schemas,{STORES}{rocksdb}{tls}");
+    let features = format!("tidegate/failpoints,tidegate/testing,tidegate/kafka-schemas,{STORES}{rocksdb}{tls}");
     let features = ["--workspace", "--features", &features];
     if !quick {
         tools.check_components()?;

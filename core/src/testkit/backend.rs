@@ -346,7 +346,16 @@ async fn scan(backend: &mut dyn StateBackend, range: KeyGroupRange, page: usize)
     }
 }
 
-/// Plays `cases` random histories; a new factory for each.
+/// Plays `cases` random histories; a new factory for each. A test over a server gives each factory a place of its own
+/// there: every history begins with nothing.
+///
+/// ```
+/// // As `tidegate::testing`, with the feature `testing`.
+/// use tidegate_core::testkit::{backend::conformance, damage::damage, entries::Entries};
+///
+/// conformance(|| Entries, 20);
+/// damage(|| Entries);
+/// ```
 ///
 /// # Panics
 /// When the backend breaks its contract; the message has the shortest history that shows it.
