@@ -134,6 +134,48 @@ async fn copies(hdfs: &Hdfs) {
     assert_eq!((listed.objects.len(), listed.common_prefixes.len()), (3, 0));
 }
 
+/// Set in the process that reads Hadoop's configuration: to the URLs that it must find there.
+const CONFIGURED: &str = "TIDEGATE_TEST_CONFIGURED";
+
+/// In a process of its own, since the environment is the process's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_service_is_found_where_hadoops_configuration_is() {
+    if let Some(urls) = std::env::var_os(CONFIGURED) {
+        for (n, url) in urls.to_str().unwrap().split(',').enumerate() {
+            assert_eq!(open(url).claim("me").await.unwrap(), Attempt(n as u64 + 1), "{url}");
+        }
+        return;
+    }
+    if left_out("hdfs") {
+        return;
+    }
+    let hdfs = Hdfs::start().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let property = |name: &str, value: &str| format!("<property><name>{name}</name><value>{value}</value></property>");
+    let write = |file: &str, properties: String| {
+        std::fs::write(folder.path().join(file), format!("<configuration>{properties}</configuration>")).unwrap();
+    };
+    write("core-site.xml", property("fs.defaultFS", "hdfs://house"));
+    let address = format!("127.0.0.1:{}", hdfs.port());
+    write(
+        "hdfs-site.xml",
+        [
+            property("dfs.nameservices", "house"),
+            // The first of the two is not there.
+            property("dfs.ha.namenodes.house", "a,b"),
+            property("dfs.namenode.rpc-address.house.a", "127.0.0.1:1"),
+            property("dfs.namenode.rpc-address.house.b", &address),
+        ]
+        .concat(),
+    );
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "a_name_service_is_found_where_hadoops_configuration_is", "--nocapture"]);
+    child.env("HADOOP_CONF_DIR", folder.path()).env(CONFIGURED, "hdfs://house/kept,hdfs:///kept");
+    let done = child.output().unwrap();
+    assert!(done.status.success(), "{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(hdfs.list("/kept/j/attempts").unwrap().iter().any(|name| !name.starts_with('.')), "it went elsewhere");
+}
+
 #[tokio::test]
 async fn a_name_node_that_is_not_there_is_soon_said_to_be_so() {
     for (url, host) in
