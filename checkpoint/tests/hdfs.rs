@@ -172,7 +172,12 @@ async fn a_name_service_is_found_where_hadoops_configuration_is() {
     child.args(["--exact", "a_name_service_is_found_where_hadoops_configuration_is", "--nocapture"]);
     child.env("HADOOP_CONF_DIR", folder.path()).env(CONFIGURED, "hdfs://house/kept,hdfs:///kept");
     let done = child.output().unwrap();
-    assert!(done.status.success(), "{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
     assert!(hdfs.list("/kept/j/attempts").unwrap().iter().any(|name| !name.starts_with('.')), "it went elsewhere");
 }
 
