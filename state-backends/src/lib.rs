@@ -26,7 +26,7 @@ pub fn all() -> Vec<Arc<dyn StateBackendFactory>> {
     vec![
         Arc::new(Memory),
         #[cfg(feature = "rocksdb")]
-        Arc::new(RocksDb),
+        Arc::new(RocksDb::default()),
         #[cfg(feature = "redis")]
         Arc::new(Redis::default()),
         #[cfg(feature = "object-store")]

@@ -12,6 +12,8 @@ mod file_jobs;
 mod full_disk;
 mod graph;
 mod kit;
+#[cfg(feature = "rocksdb")]
+mod local;
 mod metrics;
 mod pipeline;
 mod pressure;

@@ -1,6 +1,6 @@
 //! The backend `rocksdb`: databases on local disk, which a killed process leaves behind.
 use crate::{
-    child::Case,
+    child::{Case, files},
     over::{CACHE, exact_after_kills, restarts_leave_nothing, stored},
 };
 use std::{fs, path::Path};
@@ -36,4 +36,17 @@ fn restarts_leave_no_objects_and_no_databases() {
         assert_eq!(databases(case), [""; 0], "the last process has swept what those before it left, and its own");
         stored(case)
     });
+}
+
+/// All data that is in the checkpoint store goes, too: what the killed process had is enough.
+#[test]
+fn what_a_killed_process_has_left_is_gone_on_from() {
+    let case = Case::new(47, 2, 3_000, 900).with_job_file(job_file);
+    case.die_at("commit.after:3");
+    let objects = files(&case.path().join("checkpoints/crash/state"));
+    let data: Vec<_> = objects.iter().filter(|path| path.contains(".sst-")).collect();
+    assert!(data.len() >= 4, "two operators in two subtasks: {objects:?}");
+    data.into_iter().for_each(|path| fs::remove_file(path).unwrap());
+    case.finish();
+    assert_eq!(databases(&case), [""; 0]);
 }

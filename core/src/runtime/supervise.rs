@@ -267,6 +267,9 @@ pub(crate) struct Supervised(pub Arc<Shared>);
 
 impl Drop for Supervised {
     fn drop(&mut self) {
+        for backend in &self.0.backends.all {
+            backend.ended(&self.0.job);
+        }
         self.0.cut_off();
     }
 }

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use tidegate_checkpoint::{
     error::{Error, Result},
-    ids::{Attempt, Epoch, KeyGroupRange, OperatorId, Subtask},
+    ids::{Attempt, Epoch, JobId, KeyGroupRange, OperatorId, Subtask},
     manifest::StateHandle,
     store::CheckpointStore,
 };
@@ -190,6 +190,12 @@ pub trait StateBackendFactory: Send + Sync + 'static {
     fn collect(&self, kept: Kept) -> BoxFuture<'static, Result<()>> {
         let _ = kept;
         Box::pin(futures::future::ready(Ok(())))
+    }
+
+    /// A run of a job has ended, in whatever way: gives up what it has kept on this machine for the run's next attempt.
+    /// The job may be started again.
+    fn ended(&self, job: &JobId) {
+        let _ = job;
     }
 }
 

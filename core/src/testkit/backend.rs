@@ -56,8 +56,10 @@ enum Op {
         commit: bool,
         collect: bool,
     },
-    /// A new attempt from one of the kept checkpoints; the old one goes on as a zombie.
+    /// A new attempt from one of the kept checkpoints; the old one goes on as a zombie. `run`: of another run, which has
+    /// nothing of what a backend may have kept for the next attempt.
     Restore {
+        run: bool,
         back: usize,
         parallelism: u32,
         page: usize,
@@ -86,8 +88,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             4 => writes().prop_map(Op::Write),
             1 => (0..KEY_GROUPS, 0u8..7, 0u8..7).prop_map(|(key_group, a, b)| Op::DeleteRange(key_group, a, b)),
             4 => checkpoint.prop_map(|(fault, meanwhile, commit, collect)| Op::Checkpoint { fault, meanwhile, commit, collect }),
-            2 => (0usize..3, 1u32..5, 1usize..9)
-                .prop_map(|(back, parallelism, page)| Op::Restore { back, parallelism, page }),
+            2 => (any::<bool>(), 0usize..3, 1u32..5, 1usize..9)
+                .prop_map(|(run, back, parallelism, page)| Op::Restore { run, back, parallelism, page }),
         ],
         1..24,
     )
@@ -175,6 +177,11 @@ impl World {
             parts.push(Part { backend, range, rewrite });
         }
         Ok((parts, found))
+    }
+
+    /// The run is over: from now on what is restored is what the checkpoint store has.
+    pub(super) fn ended(&self) {
+        self.factory.ended(self.store.job());
     }
 
     /// What is in a snapshot.
@@ -268,7 +275,10 @@ impl World {
                     self.collect().await;
                 }
             }
-            Op::Restore { back, parallelism, page } => {
+            Op::Restore { run, back, parallelism, page } => {
+                if run {
+                    self.ended();
+                }
                 let from = self.kept.len().checked_sub(back + 1);
                 self.restart(from, parallelism, page).await;
             }
@@ -371,6 +381,7 @@ pub fn conformance<F: StateBackendFactory>(make: impl Fn() -> F, cases: u32) {
             let durable = world.checkpoint(&Writes::new(), true).await;
             prop_assert!(durable, "a healthy store keeps a snapshot");
             world.collect().await;
+            world.ended();
             for snapshot in &world.kept {
                 for parallelism in 1..=u32::from(KEY_GROUPS) {
                     let found = world.read(&snapshot.handles, parallelism).await;

@@ -36,6 +36,7 @@ pub fn damage<F: StateBackendFactory>(make: impl Fn() -> F) -> usize {
             world.write(&writes);
             assert!(world.checkpoint(&Writes::new(), true).await);
         }
+        world.ended();
         let Some(last) = world.kept.pop() else { return 0 };
         let mut objects: Vec<_> = last.handles.iter().flat_map(|h| h.objects.clone()).collect();
         objects.sort();

@@ -6,17 +6,21 @@
 //! flushed -'                                            '-> database <- get_many, scan
 //! ```
 //! What is on the disk is disposable: an attempt begins in an empty directory (`directory`) with what the checkpoint
-//! store has (`restore`), and no log is written. A snapshot is the database's files (`snapshot`): most of them are
+//! store has (`restore`), and no log is written. Files that an earlier attempt has left, and that are what the store
+//! has, are linked and not fetched (`place`, `local`). A snapshot is the database's files (`snapshot`): most of them are
 //! those of the last one, and are referred to and not stored again.
 //!
 //! The hard case is the cut. The snapshot has to be what was written before `seal`, all of which has to be in files,
 //! and to write those takes the time that the disk takes; while the engine must go on. So `seal` only takes its place
 //! in a queue (`queue`) in front of the database: what is written behind it waits until the cut has been made.
 //!
-//! A zombie spoils nothing: its directory is its own, and its objects have its attempt in their names.
+//! A zombie spoils nothing: its directory is its own, of which others take what it does not change any more, and its
+//! objects have its attempt in their names.
 mod budget;
 mod directory;
+mod local;
 mod pieces;
+mod place;
 mod queue;
 mod restore;
 mod snapshot;
@@ -25,13 +29,14 @@ use bytes::Bytes;
 use futures::{channel::oneshot, future::BoxFuture};
 use rust_rocksdb::{DB, ReadOptions};
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
 use tidegate_checkpoint::{
     error::{Error, Result},
-    ids::Epoch,
+    ids::{Epoch, JobId, Subtask},
     manifest::StateHandle,
 };
 use tidegate_core::{
@@ -40,22 +45,24 @@ use tidegate_core::{
 };
 
 use budget::Budget;
-use directory::Directory;
 use pieces::Files;
+use place::{Place, Shelves};
 use queue::{Queue, Step};
 
 const NAME: &str = "rocksdb";
 /// Keys that are looked up together: the blocks in which they are found are held in memory meanwhile.
 const LOOK_UP: usize = 256;
 
-/// `state.backend = "rocksdb"`.
-#[derive(Clone, Copy, Debug)]
-pub struct RocksDb;
+/// `state.backend = "rocksdb"`. What attempts leave for one another on the disk lasts no longer than this, and its clones.
+#[derive(Clone, Debug, Default)]
+pub struct RocksDb {
+    shelves: Arc<Shelves>,
+}
 
 /// A database and where it lives; deleted with its last user. The database goes first.
 struct Local {
     db: DB,
-    directory: Arc<Directory>,
+    place: Place,
     budget: Arc<Budget>,
 }
 
@@ -73,23 +80,26 @@ impl StateBackendFactory for RocksDb {
     }
 
     fn open(&self, context: OpenContext) -> BoxFuture<'static, Result<Box<dyn StateBackend>>> {
+        let shelf = self.shelves.of(context.store.job());
         Box::pin(async move {
             let budget = Budget::shared(context.settings.rocksdb.memory.as_u64())?;
             let base = match context.settings.rocksdb.directory.as_str() {
                 "" => std::env::temp_dir(),
                 directory => PathBuf::from(directory),
             };
-            let label = format!("{}-{}-{}", context.store.job(), context.operator, context.subtask);
-            let directory = blocking(move || {
-                directory::sweep(&base)?;
-                Directory::create(&base, &label)
-            })
-            .await?;
-            let (local, stored) = restore::open(&context, Arc::new(directory), budget).await?;
+            let label = |subtask: Subtask| format!("{}-{}-{subtask}", context.store.job(), context.operator);
+            let own = label(context.subtask);
+            let restored: BTreeSet<_> = context.restore.iter().map(|handle| label(handle.subtask)).collect();
+            let place = blocking(move || Place::new(shelf, &base, own, restored)).await?;
+            let (local, stored) = restore::open(&context, place, budget).await?;
             let (context, local, stored) = (Arc::new(context), Arc::new(local), Arc::new(Mutex::new(stored)));
             let queue = Arc::new(Queue::new(local.clone()));
             Ok(Box::new(Backend { context, local, queue, stored }) as Box<dyn StateBackend>)
         })
+    }
+
+    fn ended(&self, job: &JobId) {
+        self.shelves.clear(job);
     }
 }
 

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -26,7 +26,7 @@ use super::{
 };
 
 /// Requests to the store at once, of one database; those of all of them have a bound of their own.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// A part of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub(super) async fn store(
     Ok(files)
 }
 
-/// Brings files into a new folder of a directory. When one cannot be had, others may still be on their way: the
+/// Brings files into a folder of a directory. When one cannot be had, others may still be on their way: the
 /// directory lasts until they are there, or they would come after it was deleted.
 pub(super) async fn fetch(
     store: &CheckpointStore,
@@ -83,8 +83,6 @@ pub(super) async fn fetch(
     folder: &'static str,
 ) -> Result<()> {
     let to = directory.join(folder);
-    let made = to.clone();
-    blocking(move || fs::create_dir(&made).map_err(|e| disk(&format!("create {}", made.display()), e))).await?;
     let mut pieces = Vec::new();
     for (name, all) in files {
         let mut at = 0;

@@ -27,6 +27,9 @@ use tidegate_core::{
 
 use super::{Local, failed};
 
+/// The folder of the last snapshot's files.
+pub(super) const LAST: &str = "last";
+
 /// One thing to do.
 pub(super) enum Step {
     Write(WriteBatch),
@@ -37,6 +40,16 @@ pub(super) enum Step {
 
 /// The files of a database at one moment; they are deleted with this.
 pub(super) struct Cut(pub(super) PathBuf);
+
+impl Cut {
+    /// Keeps the files until there is a later snapshot: the database may give them up before, and the next attempt
+    /// would have to fetch them (`local`). Where it cannot be done, that does.
+    pub(super) fn keep(self, local: &Local) {
+        let last = local.place.own.join(LAST);
+        let _ = fs::remove_dir_all(&last);
+        let _ = fs::rename(&self.0, last);
+    }
+}
 
 impl Drop for Cut {
     fn drop(&mut self) {
@@ -156,7 +169,7 @@ impl Local {
 
     /// The files of the database as it is now.
     fn cut(&self, epoch: Epoch) -> Result<Cut> {
-        let cut = Cut(self.directory.join(&format!("cut-{epoch}")));
+        let cut = Cut(self.place.own.join(&format!("cut-{epoch}")));
         // With a zero all of memory is written first. Anything else trusts the log, and there is none.
         let made = Checkpoint::new(&self.db).and_then(|maker| maker.create_checkpoint_with_log_size(&cut.0, 0));
         made.map_err(|e| failed("cut a snapshot", e))?;

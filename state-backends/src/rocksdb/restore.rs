@@ -1,7 +1,8 @@
 //! A database from what the checkpoint store has: from nothing, from one handle, or from parts of several.
 //!
 //! The handle that has most to give becomes the database, files and all, so that its next snapshot refers to what is
-//! stored already. Others are opened beside it and copied, key group by key group, and their files deleted.
+//! stored already. Others are opened beside it and copied, key group by key group, and their files deleted. Files that
+//! an earlier attempt has left on the disk are not fetched again (`local`).
 //!
 //! The hard case are key groups that are not ours any more. Files that have nothing else are dropped; but a file may
 //! have others too, and those that were written last are never dropped like this. So their keys are deleted as well:
@@ -19,14 +20,15 @@ use tidegate_core::state::backend::{OpenContext, key_group_prefix};
 use super::{
     Local, blocking,
     budget::Budget,
-    directory::Directory,
     disk, failed,
+    local::link,
     pieces::{Files, damaged, fetch},
+    place::Place,
     snapshot,
 };
 
 /// The folder of the database, and that of one which is copied.
-const DATABASE: &str = "database";
+pub(super) const DATABASE: &str = "database";
 const PART: &str = "part";
 /// Bytes that are copied at once.
 const COPY: usize = 1 << 20;
@@ -53,18 +55,16 @@ impl Source {
         all * of(self.wanted) / of(self.has).max(1)
     }
 
-    async fn fetch(
-        &self,
-        context: &OpenContext,
-        budget: &Budget,
-        directory: &Arc<Directory>,
-        folder: &'static str,
-    ) -> Result<()> {
-        fetch(&context.store, budget, &self.files, directory, folder).await?;
+    async fn fetch(&self, context: &OpenContext, budget: &Budget, place: &Place, folder: &'static str) -> Result<()> {
+        let to = place.own.join(folder);
+        let (made, current) = (to.clone(), to.join("CURRENT"));
+        blocking(move || fs::create_dir(&made).map_err(|e| disk(&format!("create {}", made.display()), e))).await?;
+        let missing = link(budget, &self.files, place, folder).await?;
+        fetch(&context.store, budget, &missing, &place.own, folder).await?;
         let Some(manifest) = snapshot::manifest(&self.files) else {
             return Err(Error::corrupt("a handle of the backend rocksdb names no manifest"));
         };
-        let (current, text) = (directory.join(folder).join("CURRENT"), format!("{manifest}\n"));
+        let text = format!("{manifest}\n");
         blocking(move || fs::write(&current, text).map_err(|e| disk(&format!("write {}", current.display()), e))).await
     }
 
@@ -81,34 +81,30 @@ impl Source {
 }
 
 /// Opens the database of an attempt; with it come the files that are stored already.
-pub(super) async fn open(
-    context: &OpenContext,
-    directory: Arc<Directory>,
-    budget: Arc<Budget>,
-) -> Result<(Local, Files)> {
+pub(super) async fn open(context: &OpenContext, place: Place, budget: Arc<Budget>) -> Result<(Local, Files)> {
     let overlapping = context.restore.iter().filter(|handle| handle.key_groups.overlaps(&context.key_groups));
     let mut sources: Vec<Source> =
         overlapping.map(|handle| Source::new(handle, context.key_groups)).collect::<Result<_>>()?;
     sources.sort_by_key(Source::bytes);
     let Some(base) = sources.pop() else {
         let local = blocking(move || {
-            let db = DB::open(&budget.options(), directory.join(DATABASE)).map_err(|e| failed("open a database", e))?;
-            Ok(Local { db, directory, budget })
+            let db = DB::open(&budget.options(), place.own.join(DATABASE)).map_err(|e| failed("open a database", e))?;
+            Ok(Local { db, place, budget })
         });
         return Ok((local.await?, Files::new()));
     };
-    base.fetch(context, &budget, &directory, DATABASE).await?;
+    base.fetch(context, &budget, &place, DATABASE).await?;
     let stored = base.files.clone();
     let mut local = blocking(move || {
-        let opened = DB::open(&budget.options(), directory.join(DATABASE));
-        let local = Local { db: opened.map_err(|e| base.unreadable(e))?, directory, budget };
+        let opened = DB::open(&budget.options(), place.own.join(DATABASE));
+        let local = Local { db: opened.map_err(|e| base.unreadable(e))?, place, budget };
         local.delete(base.has.start, base.wanted.start)?;
         local.delete(base.wanted.end, base.has.end)?;
         Ok(local)
     })
     .await?;
     for source in sources {
-        source.fetch(context, &local.budget, &local.directory, PART).await?;
+        source.fetch(context, &local.budget, &local.place, PART).await?;
         local = blocking(move || local.copy(&source)).await?;
     }
     Ok((local, stored))
@@ -129,7 +125,7 @@ impl Local {
 
     /// Copies what is wanted of a database, and deletes it.
     fn copy(self, source: &Source) -> Result<Self> {
-        let from = self.directory.join(PART);
+        let from = self.place.own.join(PART);
         let part = DB::open_for_read_only(&self.budget.options(), &from, false).map_err(|e| source.unreadable(e))?;
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(key_group_prefix(source.wanted.end));

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     fs,
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use tidegate_checkpoint::{
@@ -45,7 +45,7 @@ struct Data {
 /// Makes a cut durable.
 pub(super) async fn store(
     context: &OpenContext,
-    local: &Local,
+    local: &Arc<Local>,
     stored: &Mutex<Files>,
     epoch: Epoch,
     cut: Cut,
@@ -68,8 +68,10 @@ pub(super) async fn store(
     let object =
         |file: &str, piece| paths::state(store.job(), operator, *attempt, epoch, *subtask, &format!("{file}-{piece}"));
     files.extend(pieces::store(store, &local.budget, &cut.0, new, object).await?);
+    let kept = local.clone();
     blocking(move || {
-        drop(cut);
+        cut.keep(&kept);
+        kept.place.settle();
         Ok(())
     })
     .await?;
@@ -90,7 +92,7 @@ pub(super) fn files(handle: &StateHandle) -> Result<Files> {
     if data.version == VERSION && data.files.keys().all(plain) { Ok(data.files) } else { Err(unreadable()) }
 }
 
-fn is_data(name: &str) -> bool {
+pub(super) fn is_data(name: &str) -> bool {
     name.ends_with(".sst")
 }
 

@@ -5,7 +5,7 @@ use tidegate_checkpoint::{error::Kind, ids::Epoch};
 use tidegate_core::testkit::block_on;
 
 #[test]
-fn a_database_is_deleted_with_its_backend() {
+fn a_database_is_deleted_with_its_run() {
     block_on(async {
         let kit = Kit::new();
         let mut backend = kit.open(1, (0, 1), &[]).await.unwrap();
@@ -14,6 +14,8 @@ fn a_database_is_deleted_with_its_backend() {
         let second = kit.open(1, (0, 1), std::slice::from_ref(&handle)).await.unwrap();
         assert_eq!(kit.left().len(), 4, "two directories, and their locks");
         drop((backend, second));
+        assert_eq!(kit.left().len(), 2, "what has made a snapshot waits for the next attempt");
+        kit.ended();
         assert_eq!(kit.left(), [""; 0].map(Into::<std::path::PathBuf>::into));
         // Nor does one stay that could not be opened.
         kit.store.delete(&handle.objects[0].path).await.unwrap();
@@ -29,15 +31,28 @@ fn what_the_dead_have_left_is_swept_and_the_living_are_left_alone() {
         let kit = Kit::new();
         let mut living = kit.open(1, (0, 1), &[]).await.unwrap();
         let before = kit.left();
-        let dead = kit.path().join("tidegate-rocksdb-job-operator-0-0123456789abcdef");
-        fs::create_dir_all(dead.join("database")).unwrap();
-        fs::write(dead.join("database/000012.sst"), "data").unwrap();
-        File::create(kit.path().join("tidegate-rocksdb-job-operator-0-0123456789abcdef.lock")).unwrap();
+        let dead = ["operator-0", "operator-1", "other-0"].map(|of| {
+            let dead = kit.path().join(format!("tidegate-rocksdb-job-{of}-0123456789abcdef"));
+            fs::create_dir_all(dead.join("database")).unwrap();
+            fs::write(dead.join("database/000012.sst"), "data").unwrap();
+            File::create(dead.with_extension("lock")).unwrap();
+            dead
+        });
         fs::write(kit.path().join("tidegate-rocksdb-of-somebody-else"), "no lock").unwrap();
-        drop(kit.open(1, (0, 1), &[]).await.unwrap());
+        fs::write(kit.path().join("somebody-else.lock"), "").unwrap();
+        let all = kit.left();
+        drop(kit.open(1, (1, 2), &[]).await.unwrap());
+        assert_eq!(kit.left(), all, "whoever they are of may be on their way");
+        // The living have given no sign either; but their locks are held.
+        for lock in kit.left().iter().filter(|path| path.extension().is_some()) {
+            let lock = File::options().write(true).open(lock).unwrap();
+            lock.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1)).unwrap();
+        }
+        drop(kit.open(1, (0, 3), &[]).await.unwrap());
         let after = kit.left();
-        assert!(before.iter().all(|path| after.contains(path)) && !dead.exists(), "{after:?}");
-        assert_eq!(after.len(), before.len() + 1, "what is none of ours stays: {after:?}");
+        assert!(before.iter().all(|path| after.contains(path)), "{after:?}");
+        assert!(!dead.iter().any(|dead| dead.exists()), "{after:?}");
+        assert_eq!(after.len(), before.len() + 2, "what is none of ours stays: {after:?}");
         write(living.as_mut(), 0..1_000, 1).await;
         living.seal(Epoch(1)).await.unwrap();
     });

@@ -24,6 +24,7 @@ pub struct Kit {
     pub faults: FaultyStore,
     pub store: Arc<CheckpointStore>,
     pub settings: StateSettings,
+    pub factory: RocksDb,
     directory: TempDir,
 }
 
@@ -34,7 +35,7 @@ impl Kit {
         let directory = tempfile::tempdir().unwrap();
         let mut settings = StateSettings::default();
         settings.rocksdb.directory = directory.path().display().to_string();
-        Self { faults, store: Arc::new(store), settings, directory }
+        Self { faults, store: Arc::new(store), settings, factory: RocksDb::default(), directory }
     }
 
     pub fn context(&self, attempt: u64, (subtask, parallelism): (u32, u32), restore: &[StateHandle]) -> OpenContext {
@@ -53,11 +54,28 @@ impl Kit {
     }
 
     pub async fn open(&self, attempt: u64, part: (u32, u32), restore: &[StateHandle]) -> Result<Box<dyn StateBackend>> {
-        RocksDb.open(self.context(attempt, part, restore)).await
+        self.factory.open(self.context(attempt, part, restore)).await
+    }
+
+    /// The run has ended: what is opened next has nothing of this process's.
+    pub fn ended(&self) {
+        self.factory.ended(self.store.job());
     }
 
     pub fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Waits until so much is left: a database is closed when the thread that has worked for it has noticed.
+    #[allow(dead_code, reason = "not of the test of memory")]
+    pub async fn leaves(&self, count: usize) {
+        for _ in 0..10_000 {
+            if self.left().len() == count {
+                return;
+            }
+            tidegate_core::env::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        panic!("{:?}", self.left());
     }
 
     /// What lies where databases are kept.
