@@ -24,3 +24,4 @@ mod takeover;
 mod time;
 mod told;
 mod two_jobs;
+mod unsaved;

@@ -14,7 +14,8 @@
 //! A savepoint is made of a checkpoint that has been committed, by reading it ([`mod@write`]); a job starts from it where it
 //! has no checkpoint of its own, or people look into it ([`mod@read`]). The hard case is what changes meanwhile: nothing of
 //! the checkpoint is deleted as long as it is read, and the file `savepoint`, without which there is none, comes last and
-//! is created, never replaced. Two that are made at one place have files of different names.
+//! is created, never replaced. Two that are made at one place have files of different names. One that fails deletes what
+//! it has written ([`mod@draft`]); one whose process is killed leaves files that nothing refers to.
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
@@ -24,9 +25,10 @@ use tidegate_checkpoint::{
     error::{Error, Kind, Result},
     ids::{JobId, OperatorId},
     manifest::Manifest,
-    store::{CheckpointStore, Created},
+    store::CheckpointStore,
 };
 
+pub mod draft;
 pub mod entries;
 pub mod files;
 pub mod read;
@@ -108,13 +110,4 @@ pub async fn load(store: &CheckpointStore) -> Result<Savepoint> {
         Err(error) => return Err(error),
     };
     envelope::decode(NAME, VERSION, &bytes).map_err(|e| e.of(NAME))
-}
-
-/// Says that a savepoint is there: when all its files are.
-async fn create(place: &CheckpointStore, savepoint: &Savepoint) -> Result<()> {
-    match place.create(NAME, envelope::encode(NAME, VERSION, savepoint)?).await? {
-        Created::Ours => Ok(()),
-        Created::Theirs(_) => Err(Error::config("another savepoint has been made at this URL meanwhile")
-            .hint("give each savepoint a place of its own")),
-    }
 }
