@@ -28,6 +28,8 @@ use tidegate_checkpoint::{
     store::CheckpointStore,
 };
 
+use crate::properties::SecretUrl;
+
 pub mod draft;
 pub mod entries;
 pub mod files;
@@ -69,12 +71,15 @@ pub struct File {
 /// A key as it is stored, and its value.
 pub type Entry = (Bytes, Bytes);
 
-/// The place of a savepoint.
+/// The place of a savepoint that is to be read: nothing is made there.
 ///
 /// # Errors
-/// [`Kind::Config`]: a URL that cannot be understood, or a store that is not compiled in.
-pub fn place(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
-    let store = CheckpointStore::open(url, job.clone())?;
+/// [`Kind::Config`]: a URL that cannot be understood, a store that is not compiled in, or a directory that is not there.
+pub fn place(url: &SecretUrl, job: &JobId) -> Result<Arc<CheckpointStore>> {
+    lasting(CheckpointStore::find(url.reveal(), job.clone())?.ok_or_else(|| none(url))?)
+}
+
+fn lasting(store: CheckpointStore) -> Result<Arc<CheckpointStore>> {
     if store.is_volatile() {
         return Err(Error::config("a savepoint has to outlast the process")
             .hint("give it a directory, or a URL of an object store"));
@@ -82,12 +87,17 @@ pub fn place(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
     Ok(Arc::new(store))
 }
 
+fn none(url: &SecretUrl) -> Error {
+    Error::config(format!("there is no savepoint at {url}"))
+        .hint("check its URL: it is the one that was given when it was made")
+}
+
 /// A place for a savepoint at which there is nothing yet.
 ///
 /// # Errors
 /// [`Kind::Config`]: there is something, or the place cannot be used.
 pub(crate) async fn free(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
-    let place = place(url, job)?;
+    let place = lasting(CheckpointStore::open(url, job.clone())?)?;
     if place.is_empty().await? {
         return Ok(place);
     }
@@ -95,18 +105,14 @@ pub(crate) async fn free(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>>
         .hint("give each savepoint a place of its own"))
 }
 
-/// What a savepoint consists of.
+/// What the savepoint at `url` consists of, which `store` has.
 ///
 /// # Errors
 /// [`Kind::Config`]: there is none; [`Kind::Corrupt`]: it is damaged, or of a newer format.
-pub async fn load(store: &CheckpointStore) -> Result<Savepoint> {
+pub async fn load(store: &CheckpointStore, url: &SecretUrl) -> Result<Savepoint> {
     let bytes = match store.get(NAME).await {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == Kind::Corrupt => {
-            return Err(Error::config("there is no savepoint")
-                .caused_by(error)
-                .hint("check its URL: it is the one that was given when it was made"));
-        }
+        Err(error) if error.kind() == Kind::Corrupt => return Err(none(url).caused_by(error)),
         Err(error) => return Err(error),
     };
     envelope::decode(NAME, VERSION, &bytes).map_err(|e| e.of(NAME))

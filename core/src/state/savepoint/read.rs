@@ -15,9 +15,12 @@ use tidegate_checkpoint::{
 };
 
 use super::{Entry, Savepoint, draft::Draft, files, free, load, place};
-use crate::state::{
-    codec::Codec,
-    table::{is_watermark_key, key_group_of, split_entry_key},
+use crate::{
+    properties::SecretUrl,
+    state::{
+        codec::Codec,
+        table::{is_watermark_key, key_group_of, split_entry_key},
+    },
 };
 
 /// One entry of an operator's state.
@@ -55,8 +58,9 @@ impl Reader {
     /// [`Kind::Corrupt`]: tidegate_checkpoint::error::Kind::Corrupt
     pub async fn open(url: &str) -> Result<Self> {
         // The job's name is in the savepoint; nothing here is below a folder of it.
-        let store = place(url, &JobId::new("savepoint")?)?;
-        let savepoint = load(&store).await?;
+        let url = SecretUrl::from(url);
+        let store = place(&url, &JobId::new("savepoint")?)?;
+        let savepoint = load(&store, &url).await?;
         Ok(Self { store, savepoint })
     }
 
