@@ -86,10 +86,8 @@ async fn run(state: &str, folder: &Path) -> Result<()> {
     assert!(!format!("{plan}{job:?}").contains(CANARY));
     let handle = job.start()?;
     let status = handle.watch();
-    match tokio::time::timeout(Duration::from_secs(60), handle.wait()).await {
-        Ok(ended) => ended?,
-        Err(_) => panic!("the job hangs: {:?}", status.borrow()),
-    }
+    let ended = tokio::time::timeout(Duration::from_secs(60), handle.wait()).await;
+    ended.unwrap_or_else(|_| panic!("the job hangs: {:?}", status.borrow()))?;
     let mut counts: Vec<(u64, u64)> = out.take();
     counts.sort_unstable();
     let all: Vec<_> = (0..100).flat_map(|key| (1..=30).map(move |count| (key, count))).collect();
