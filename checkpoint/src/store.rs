@@ -86,6 +86,24 @@ impl CheckpointStore {
         Ok(Self { objects, prefix, job, url: url.to_owned() })
     }
 
+    /// As `open`, for who only reads: makes no directory. `None`: there is none.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn find(url: &str, job: JobId) -> Result<Option<Self>> {
+        if let Some(directory) = local_directory(url).filter(|directory| !directory.is_empty()) {
+            match std::fs::metadata(directory) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    return Ok(None);
+                }
+                Err(e) => return Err(unusable(directory, &e)),
+                Ok(found) if !found.is_dir() => return Ok(None),
+                Ok(_) => {}
+            }
+        }
+        Self::open(url, job).map(Some)
+    }
+
     /// The job.
     pub fn job(&self) -> &JobId {
         &self.job
@@ -348,16 +366,17 @@ pub fn open_url(url: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
 }
 
 fn local(directory: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
-    let wrong = |e: &dyn fmt::Display| {
-        Error::config(format!("the directory {directory:?} cannot be used: {e}"))
-            .hint("name a directory that this user may create and write")
-    };
     if directory.is_empty() {
-        return Err(wrong(&"the path is empty"));
+        return Err(unusable(directory, &"the path is empty"));
     }
-    std::fs::create_dir_all(directory).map_err(|e| wrong(&e))?;
-    let objects = LocalFileSystem::new_with_prefix(directory).map_err(|e| wrong(&e))?;
+    std::fs::create_dir_all(directory).map_err(|e| unusable(directory, &e))?;
+    let objects = LocalFileSystem::new_with_prefix(directory).map_err(|e| unusable(directory, &e))?;
     Ok((Arc::new(objects.with_fsync(true)), Path::default()))
+}
+
+fn unusable(directory: &str, e: &dyn fmt::Display) -> Error {
+    Error::config(format!("the directory {directory:?} cannot be used: {e}"))
+        .hint("name a directory that this user may create and write")
 }
 
 fn remote(url: &str, scheme: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {

@@ -386,3 +386,34 @@ fn a_value_that_cannot_be_stored_ends_a_job_whose_input_is_idle() {
         assert!(error.to_string().contains("it is 666"), "{error}");
     }
 }
+
+/// Its state would be lost, and nobody would notice.
+#[test]
+fn a_job_whose_operator_was_renamed_is_refused_and_both_names_are_told() {
+    run(async {
+        let store = crate::store::Store::new();
+        let job = |operator: &str| {
+            let (source, gate) = Gated::new(100, 1);
+            let mut job = Job::new("renamed", settings(1));
+            job.checkpoint_store(store.checkpoints("renamed"));
+            let counts = job.source("numbers", source).key_by(|n| n % 7).fold(operator, 0u64, |count, _| *count += 1);
+            counts.sink("out", Collect::new());
+            (job, gate)
+        };
+        let (before, gate) = job("per-number");
+        gate.open_to(50);
+        let handle = before.start().unwrap();
+        handle.checkpoint_now().await.unwrap();
+        handle.cancel().await.unwrap();
+        let (renamed, gate) = job("by-number");
+        gate.open();
+        let (result, status) = end(renamed.start().unwrap()).await;
+        let error = result.unwrap_err();
+        assert_eq!((error.kind(), status.state), (Kind::Config, JobState::Failed), "{error}");
+        assert!(error.to_string().contains("\"per-number\"") && error.to_string().contains("by-number"), "{error}");
+        // Nothing of it is lost: under its name it goes on.
+        let (again, gate) = job("per-number");
+        gate.open();
+        assert!(finished(again.start().unwrap()).await.restored.is_some());
+    });
+}

@@ -10,6 +10,7 @@ use tidegate::{
     BoxedStream, Collect, Collection, Error, FileSink, Job, JobState, Kind, Settings, Stream, Tumbling, Watermarks,
     Windowed,
 };
+use tidegate_core::testkit::entries::Entries;
 
 fn job() -> Job {
     Job::new("job", settings(1))
@@ -241,6 +242,20 @@ fn a_backend_is_chosen_by_operator_and_what_is_wrong_with_the_choice_is_told() {
     assert!(!format!("{settings:?}").contains("canary"), "{settings:?}");
 }
 
+/// The job's, an operator's own, and nothing of how to come in there.
+#[test]
+fn the_plan_shows_the_backend_of_each_operator_with_state_and_no_secret() {
+    let text = "[state]\nbackend = \"entries\"\n[state.operators.\"a.b\"]\nbackend = \"memory\"\n\
+                [state.redis]\nurl = \"redis://me:canary@host:1/0\"";
+    let j = Job::with_backends("j", Settings::from_toml(text).unwrap(), [Arc::new(Entries) as _]);
+    let sums = numbers(&j).key_by(|n| *n).fold("a.b", 0u64, |sum, n| *sum += n);
+    sums.key_by(|s| s.0).reduce("c", |a, _| a).sink("out", Collect::new());
+    let plan = j.explain().unwrap();
+    assert!(plan.contains("\"a.b\"   state: memory, one entry a key, for ever\n"), "{plan}");
+    assert!(plan.contains("\"c\"   state: entries, one entry a key, for ever\n"), "{plan}");
+    assert!(!plan.contains("canary"), "{plan}");
+}
+
 #[test]
 fn a_checkpoint_store_that_is_none_is_refused() {
     // The last one takes a feature that no test is built with.
@@ -341,13 +356,13 @@ task 3 × 1   <- task 1, task 2 (in the same subtask)
   boxed
   filter   <- boxed#6
   boxed
-  window tumbling 1s "per-second"   state: bounded by open windows   <- boxed#8
+  window tumbling 1s "per-second"   state: memory, bounded by open windows   <- boxed#8
   sink "counts"
-  window tumbling 1m "per-minute"   state: bounded by open windows   <- boxed#10
+  window tumbling 1m "per-minute"   state: memory, bounded by open windows   <- boxed#10
   late
   sink "late"
   map   <- per-minute
-  reduce "most"   state: one entry a key, for ever
+  reduce "most"   state: memory, one entry a key, for ever
   filter_map
   sink "out"
 "#
@@ -374,15 +389,15 @@ task 3 × 2   <- task 1, task 2 (in the same subtask)
   filter   <- boxed#6
   boxed
 task 4 × 2   <- task 3 (exchange by key group)
-  window tumbling 1s "per-second"   state: bounded by open windows
+  window tumbling 1s "per-second"   state: memory, bounded by open windows
   sink "counts"
 task 5 × 2   <- task 3 (exchange by key group)
-  window tumbling 1m "per-minute"   state: bounded by open windows
+  window tumbling 1m "per-minute"   state: memory, bounded by open windows
   late
   sink "late"
   map   <- per-minute
 task 6 × 2   <- task 5 (exchange by key group)
-  reduce "most"   state: one entry a key, for ever
+  reduce "most"   state: memory, one entry a key, for ever
   filter_map
   sink "out"
 "#

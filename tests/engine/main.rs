@@ -26,3 +26,4 @@ mod takeover;
 mod time;
 mod told;
 mod two_jobs;
+mod unsaved;

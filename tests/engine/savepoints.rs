@@ -204,8 +204,24 @@ fn what_is_wrong_with_a_savepoint_is_told() {
             end(p.job.start().unwrap()).await.0
         };
         start(&at("saved")).await.unwrap();
-        let error = start(&at("nowhere")).await.unwrap_err();
-        assert!(error.kind() == Kind::Config && error.to_string().contains("checkpoint.savepoint"), "{error}");
+        // Whoever reads makes nothing, neither where there is nothing nor where there is something else.
+        fs::create_dir(at("empty")).unwrap();
+        fs::write(at("file"), "x").unwrap();
+        for name in ["nowhere", "no/where", "file://nowhere", "empty", "file", "file/below"] {
+            let place = match name.strip_prefix("file://") {
+                Some(name) => format!("file://{}", at(name)),
+                None => at(name),
+            };
+            let error = start(&place).await.unwrap_err();
+            assert!(error.kind() == Kind::Config && error.to_string().contains("checkpoint.savepoint"), "{error}");
+            let read = Reader::open(&place).await.unwrap_err();
+            for error in [error, read] {
+                assert!(error.to_string().contains(&format!("there is no savepoint at {place}")), "{error}");
+                assert!(error.kind() == Kind::Config && error.hint_text().is_some(), "{error}");
+            }
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "something was made");
+        assert_eq!(fs::read_dir(at("empty")).unwrap().count(), 0);
 
         // Of every file one bit: the first, one in the middle, the last.
         for file in walk(Path::new(&at("saved"))) {

@@ -21,7 +21,8 @@ cargo xtask test [--quick] [--tls] [--without SERVER,...] [-- RUNNER ARGUMENTS]
 
   Every check (format, tidiness, lints, documentation, licences) and every test, in the release profile.
   --quick     the tests alone
-  --tls       with the feature kafka-tls, and its tests: builds OpenSSL, which takes perl and, once, some minutes
+  --tls       with the features kafka-tls and redis-tls, and their tests: builds OpenSSL, which takes perl and, once,
+              some minutes
   --without   leaves out the tests that need these servers: redis, hdfs, s3 (it is said to them in TIDEGATE_WITHOUT)
   --          what follows is handed to cargo nextest, for example the name of a test
 
@@ -152,7 +153,7 @@ fn test(quick: bool, tls: bool, without: &[String], runner: &[String]) -> Result
     };
     tools.take_over()?;
     prepare(without);
-    let tls = if tls { ",tidegate/kafka-tls" } else { "" };
+    let tls = if tls { ",tidegate/kafka-tls,tidegate/redis-tls" } else { "" };
     let features = format!("tidegate/failpoints,tidegate/testing,tidegate/kafka-schemas,{STORES}{rocksdb}{tls}");
     let features = ["--workspace", "--features", &features];
     if !quick {

@@ -57,13 +57,13 @@ impl Job {
         &self.name
     }
 
-    /// The plan: tasks with their fused operators, exchanges, parallelism.
+    /// The plan: tasks with their fused operators, exchanges, parallelism, and the backend of each operator with state.
     ///
     /// # Errors
     /// [`Kind::Config`](tidegate_checkpoint::error::Kind): a mistake in the graph or the settings.
     pub fn explain(&self) -> Result<String> {
         self.check()?;
-        Ok(explain(&self.name, &self.graph, self.settings.parallelism))
+        Ok(explain(&self.name, &self.graph, &self.settings))
     }
 
     fn check(&self) -> Result<(JobId, Backends)> {

@@ -2,10 +2,12 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::graph::{Graph, Node, NodeId, NodeKind};
+use crate::settings::Settings;
 
-/// Draws the plan of `graph` at `parallelism`: a block a task, its fused operators in order, its inputs.
-pub fn explain(job: &str, graph: &Graph, parallelism: u32) -> String {
-    let nodes = graph.nodes();
+/// Draws the plan of `graph` as these settings have it: a block a task, its fused operators in order, its inputs, and
+/// where they keep state.
+pub fn explain(job: &str, graph: &Graph, settings: &Settings) -> String {
+    let (nodes, parallelism) = (graph.nodes(), settings.parallelism);
     let mut task_of = BTreeMap::<NodeId, NodeId>::new();
     for node in &nodes {
         let head = is_head(node, parallelism).then_some(node.id);
@@ -29,7 +31,7 @@ pub fn explain(job: &str, graph: &Graph, parallelism: u32) -> String {
                 }
                 _ => String::new(),
             };
-            let state = if node.kind == NodeKind::Keyed { state_bound(&node.operator) } else { "" };
+            let state = if node.kind == NodeKind::Keyed { state(node, settings) } else { String::new() };
             let _ = writeln!(text, "  {}{name}{time}{state}{from}", node.operator);
         }
     }
@@ -53,10 +55,9 @@ fn inputs(head: &Node, task_of: &BTreeMap<NodeId, NodeId>, number: impl Fn(NodeI
     format!("   <- {} ({how})", from.join(", "))
 }
 
-fn state_bound(operator: &str) -> &'static str {
-    if operator.starts_with("window") {
-        "   state: bounded by open windows"
-    } else {
-        "   state: one entry a key, for ever"
-    }
+fn state(node: &Node, settings: &Settings) -> String {
+    let backend = settings.state.backend_of(node.name.as_deref().unwrap_or_default());
+    let bound =
+        if node.operator.starts_with("window") { "bounded by open windows" } else { "one entry a key, for ever" };
+    format!("   state: {backend}, {bound}")
 }

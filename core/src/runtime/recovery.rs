@@ -193,7 +193,7 @@ pub(super) fn savepoint(store: &CheckpointStore, settings: &Settings) -> Result<
     if url.is_empty() {
         return Ok(None);
     }
-    place(url.reveal(), store.job()).map(Some).map_err(|e| e.at("checkpoint.savepoint"))
+    place(url, store.job()).map(Some).map_err(|e| e.at("checkpoint.savepoint"))
 }
 
 /// Whether the state of a checkpoint is in a savepoint's files.
@@ -210,7 +210,7 @@ async fn from_savepoint(
     graph: &Graph,
     settings: &Settings,
 ) -> Result<Manifest> {
-    let Savepoint { checkpoint, operators } = load(place).await?;
+    let Savepoint { checkpoint, operators } = load(place, &settings.checkpoint.savepoint).await?;
     let whole = KeyGroupRange { start: 0, end: checkpoint.key_groups };
     let mut states = BTreeMap::new();
     for (operator, files) in operators {

@@ -50,6 +50,8 @@ pub struct RedisSettings {
     pub cluster: bool,
     /// The name of the master, where `url` is the sentinels'.
     pub sentinel_master: String,
+    /// With TLS: a file with the certificates in PEM of the CAs that are trusted, instead of those that the system trusts.
+    pub ca_file: String,
     /// What is not answered for so long fails the attempt.
     #[serde(with = "duration")]
     pub give_up_after: Duration,
@@ -109,6 +111,7 @@ impl Default for RedisSettings {
             url: SecretUrl::default(),
             cluster: false,
             sentinel_master: String::new(),
+            ca_file: String::new(),
             give_up_after: Duration::from_secs(60),
         }
     }

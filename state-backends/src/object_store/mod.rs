@@ -95,6 +95,7 @@ impl StateBackendFactory for ObjectStoreState {
         let places = self.places.clone();
         Box::pin(async move {
             let place = places.open(&context.settings.object_store)?;
+            place.answers().await?;
             let (db, path) = database::open(&place, &context).await?;
             let (writer, orders) = Writer::new();
             drop(spawn(writer.run(db.clone(), orders.1, path.clone())));

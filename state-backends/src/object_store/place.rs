@@ -1,5 +1,6 @@
 //! The stores that are in use, each opened once in a process, with one cache of blocks for all trees in it.
-use object_store::{ObjectStore, path::Path};
+use futures::future::{Either, select};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, path::Path};
 use slatedb::db_cache::{
     DbCache,
     moka::{MokaCache, MokaCacheOptions},
@@ -7,20 +8,25 @@ use slatedb::db_cache::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tidegate_checkpoint::{
     error::{Error, Result},
     store::open_url,
 };
-use tidegate_core::settings::ObjectStoreSettings;
+use tidegate_core::{env::sleep, properties::SecretUrl, settings::ObjectStoreSettings};
 
 /// What can replace an object on condition that it is still the same: directories and HDFS cannot.
 const UPDATING: [&str; 8] = ["s3:", "s3a:", "gs:", "az:", "azure:", "abfs", "adl:", "memory:"];
+
+/// A store that is not there when the job starts is no outage to be sat out.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Default)]
 pub(super) struct Places {
@@ -38,6 +44,8 @@ pub(super) struct Place {
     pub has_updates: bool,
     pub directory: String,
     pub disk: usize,
+    /// Its URL as it may be shown.
+    shown: String,
     cache: Arc<dyn DbCache>,
     trees: AtomicU64,
     /// Dead trees, and what has been found to be needed of each: nothing more can be deleted while that is the same.
@@ -51,6 +59,25 @@ impl fmt::Debug for Place {
 }
 
 impl Place {
+    /// Whether the store answers at all. The tree would ask it for ever, and say nothing.
+    pub async fn answers(&self) -> Result<()> {
+        let away = |why: &str| {
+            let place = if self.shown.is_empty() { self.objects.to_string() } else { self.shown.clone() };
+            Error::unavailable(format!("the store at {place} (state.object-store.url) {why}"))
+                .hint("is it running, and can it be reached from here? S3 also goes by AWS_ENDPOINT and AWS_REGION")
+        };
+        // Nothing of this name is ever there.
+        let name = self.prefix.clone().join("answers");
+        let asked = pin!(self.objects.head(&name));
+        match select(asked, pin!(sleep(ANSWERS_WITHIN))).await {
+            Either::Left((Ok(_) | Err(StoreError::NotFound { .. }), _)) => Ok(()),
+            // What is forbidden is told by what is done there.
+            Either::Left((Err(StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. }), _)) => Ok(()),
+            Either::Left((Err(e), _)) => Err(away("cannot be asked").caused_by(e)),
+            Either::Right(_) => Err(away(&format!("does not answer within {} s", ANSWERS_WITHIN.as_secs()))),
+        }
+    }
+
     /// The cache, and under which number a new tree is in it.
     pub fn cache(&self) -> (Arc<dyn DbCache>, u64) {
         (self.cache.clone(), self.trees.fetch_add(1, Relaxed))
@@ -96,6 +123,7 @@ impl Places {
             objects,
             prefix,
             has_updates,
+            shown: SecretUrl::from(url).to_string(),
             directory: settings.directory.clone(),
             disk: usize::try_from(settings.disk.as_u64()).unwrap_or(usize::MAX),
             cache: Arc::new(MokaCache::new_with_opts(options)),

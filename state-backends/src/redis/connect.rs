@@ -26,6 +26,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct Place {
     nodes: Vec<ConnectionInfo>,
     kind: Kind,
+    /// The nodes know it too, but not those of a cluster that they name.
+    #[cfg(feature = "redis-tls")]
+    certificates: Option<redis::TlsCertificates>,
     /// As it may be shown.
     pub shown: String,
 }
@@ -73,12 +76,24 @@ impl Place {
                 example
             })
         })?;
-        #[cfg(feature = "redis-tls")]
-        if nodes.iter().any(|node| matches!(node.addr(), ConnectionAddr::TcpTls { .. })) {
-            // The library takes what the process has. If there is one already, that is the user's choice.
-            let _ = rustls::crypto::ring::default_provider().install_default();
+        let is_tls = |node: &ConnectionInfo| matches!(node.addr(), ConnectionAddr::TcpTls { .. });
+        if !settings.ca_file.is_empty() && !nodes.iter().all(is_tls) {
+            return Err(Error::config(format!("state.redis.ca-file is of no use without TLS to {shown}"))
+                .hint("write state.redis.url as rediss://, or leave the file away"));
         }
-        Ok(Self { nodes, kind, shown })
+        #[cfg(feature = "redis-tls")]
+        let (nodes, certificates) = {
+            let mut nodes = nodes;
+            let certificates = super::tls::trusted(settings, &mut nodes)?;
+            (nodes, certificates)
+        };
+        Ok(Self {
+            nodes,
+            kind,
+            #[cfg(feature = "redis-tls")]
+            certificates,
+            shown,
+        })
     }
 
     pub async fn connect(&self) -> RedisResult<Connection> {
@@ -87,6 +102,11 @@ impl Place {
                 let builder = ClusterClient::builder(self.nodes.iter().cloned());
                 // Who is asked again decides `Link`.
                 let builder = builder.connection_timeout(CONNECTED_WITHIN).response_timeout(ANSWERED_WITHIN).retries(3);
+                #[cfg(feature = "redis-tls")]
+                let builder = match &self.certificates {
+                    Some(certificates) => builder.certs(certificates.clone()),
+                    None => builder,
+                };
                 Ok(Connection::Cluster(builder.build()?.get_async_connection().await?))
             }
             Kind::Server => open(self.nodes[0].clone()).await.map(Connection::Server),
@@ -159,6 +179,7 @@ impl Connection {
 pub(super) fn may_pass(error: &RedisError) -> bool {
     let code = error.code();
     match error.kind() {
+        ErrorKind::Io if is_untrusted(error) => false,
         ErrorKind::Io | ErrorKind::Parse | ErrorKind::ClusterConnectionNotFound => true,
         ErrorKind::MasterNameNotFoundBySentinel => true,
         ErrorKind::Server(
@@ -173,6 +194,11 @@ pub(super) fn may_pass(error: &RedisError) -> bool {
     }
 }
 
+/// Whether the server's certificate has been refused. In its words, since a cluster's connection hands on nothing else.
+fn is_untrusted(error: &RedisError) -> bool {
+    error.to_string().contains("invalid peer certificate")
+}
+
 /// What it means to a user.
 pub(super) fn failed(place: &str, error: RedisError) -> Error {
     let code = error.code().unwrap_or_default().to_owned();
@@ -180,11 +206,16 @@ pub(super) fn failed(place: &str, error: RedisError) -> Error {
     match error.kind() {
         ErrorKind::AuthenticationFailed => Error::config(at("refuses the user or the password"))
             .hint("put the right ones into state.redis.url: redis://user:password@host:6379"),
-        ErrorKind::Server(ServerErrorKind::NoPerm) => Error::config(at("does not allow what has to be done"))
-            .hint("the user needs the keys tidegate:* and the commands of hashes, sorted sets, sets and scripts"),
+        ErrorKind::Server(ServerErrorKind::NoPerm) => Error::config(at("does not allow what has to be done")).hint(
+            "the user needs: ~tidegate:* +@hash +@sortedset +@set +@keyspace +@scripting +@connection +config|get",
+        ),
         ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => {
             Error::config(at("cannot be connected to")).hint("see state.redis in the documentation of Settings")
         }
+        ErrorKind::Io if is_untrusted(&error) => Error::config(at("has a certificate that is not trusted")).hint(
+            "put the certificate of the CA that it is from, in PEM, into a file and name that in state.redis.ca-file; \
+             the host must be written in state.redis.url as the certificate names it",
+        ),
         _ if matches!(code.as_str(), "NOAUTH" | "WRONGPASS") => Error::config(at("wants a user and a password"))
             .hint("put them into state.redis.url: redis://user:password@host:6379"),
         _ if code == "OOM" => {

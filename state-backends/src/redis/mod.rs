@@ -23,6 +23,8 @@ mod lineages;
 mod link;
 mod script;
 mod server;
+#[cfg(feature = "redis-tls")]
+mod tls;
 mod writer;
 
 use futures::future::BoxFuture;

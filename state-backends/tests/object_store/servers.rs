@@ -4,8 +4,10 @@ use tidegate_core::testkit::backend::conformance;
 use tidegate_state::ObjectStoreState;
 use tidegate_testbed::without::left_out;
 
+#[cfg(any(feature = "s3", feature = "hdfs"))]
+use crate::kit::Job;
 #[cfg(feature = "hdfs")]
-use crate::kit::{Job, State, all, key};
+use crate::kit::{State, all, key};
 
 #[cfg(feature = "hdfs")]
 #[test]
@@ -74,4 +76,32 @@ fn on_s3() {
     let objects = std::sync::Arc::new(objects);
     conformance(|| ObjectStoreState::over(objects.clone(), "state", true), 4);
     assert!(!s3.list(BUCKET, "state/job").unwrap().is_empty());
+}
+
+#[cfg(feature = "hdfs")]
+#[test]
+fn a_name_node_that_is_not_there_is_named_soon() {
+    named_soon(ObjectStoreState::at("hdfs://127.0.0.1:1/state"), "127.0.0.1:1");
+}
+
+#[cfg(feature = "s3")]
+#[test]
+fn an_s3_that_is_not_there_is_named_soon() {
+    let builder = object_store::aws::AmazonS3Builder::new().with_endpoint("http://127.0.0.1:1").with_region("here");
+    let builder = builder.with_allow_http(true).with_bucket_name("bucket").with_access_key_id("a");
+    let objects = std::sync::Arc::new(builder.with_secret_access_key("b").build().unwrap());
+    named_soon(ObjectStoreState::over(objects, "state", true), "bucket");
+}
+
+#[cfg(any(feature = "s3", feature = "hdfs"))]
+fn named_soon(factory: ObjectStoreState, name: &str) {
+    use tidegate_core::{Kind, state::backend::StateBackendFactory};
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let e = runtime.block_on(async {
+        let opened = factory.open(Job::new().context(1, 0, 1, &[]));
+        tokio::time::timeout(std::time::Duration::from_secs(10), opened).await.unwrap().err().unwrap()
+    });
+    let text = e.to_string();
+    assert!(e.kind() == Kind::Unavailable && text.contains(name), "{text}");
+    assert!(text.contains("state.object-store.url"), "{text}");
 }

@@ -11,7 +11,7 @@ use tidegate_checkpoint::{
     store::CheckpointStore,
 };
 
-use super::{Entry, File};
+use super::{Entry, File, draft::Draft};
 use crate::{env::unique, state::table::key_group_of};
 
 const MAGIC: &[u8; 4] = b"TGS1";
@@ -24,8 +24,8 @@ const FILE: usize = 32 << 20;
 type Place = (u64, u64, u32, u64);
 
 /// Writes the files of one operator.
-pub struct Writer {
-    store: Arc<CheckpointStore>,
+pub struct Writer<'a> {
+    draft: &'a mut Draft,
     operator: OperatorId,
     /// Its files' names have it in common.
     unique: u32,
@@ -37,12 +37,12 @@ pub struct Writer {
     key_groups: Option<(u16, u16)>,
 }
 
-impl Writer {
+impl<'a> Writer<'a> {
     /// Writes below the savepoint's place.
-    pub fn new(store: Arc<CheckpointStore>, operator: OperatorId) -> Self {
+    pub fn new(draft: &'a mut Draft, operator: OperatorId) -> Self {
         let (files, block, index) = Default::default();
         let unique = unique() as u32;
-        Self { store, operator, unique, files, bytes: MAGIC.to_vec(), block, entries: 0, index, key_groups: None }
+        Self { draft, operator, unique, files, bytes: MAGIC.to_vec(), block, entries: 0, index, key_groups: None }
     }
 
     /// Adds entries behind those before.
@@ -92,16 +92,17 @@ impl Writer {
         let bytes = mem::replace(&mut self.bytes, MAGIC.to_vec());
         let name = format!("{}/{:08x}-{:06}.entries", self.operator, self.unique, self.files.len());
         self.files.push(File { name: name.clone(), bytes: bytes.len() as u64, entries, key_groups, index: place });
-        self.store.put(&name, bytes).await
+        self.draft.put(&name, bytes).await
     }
 
-    /// Ends the last file; all of them.
+    /// Ends the last file: these are all of the operator.
     ///
     /// # Errors
     /// As the store.
-    pub async fn end(mut self) -> Result<Vec<File>> {
+    pub async fn end(mut self) -> Result<()> {
         self.end_file().await?;
-        Ok(self.files)
+        self.draft.operator(self.operator, self.files);
+        Ok(())
     }
 }
 

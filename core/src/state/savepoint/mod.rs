@@ -14,7 +14,8 @@
 //! A savepoint is made of a checkpoint that has been committed, by reading it ([`mod@write`]); a job starts from it where it
 //! has no checkpoint of its own, or people look into it ([`mod@read`]). The hard case is what changes meanwhile: nothing of
 //! the checkpoint is deleted as long as it is read, and the file `savepoint`, without which there is none, comes last and
-//! is created, never replaced. Two that are made at one place have files of different names.
+//! is created, never replaced. Two that are made at one place have files of different names. One that fails deletes what
+//! it has written ([`mod@draft`]); one whose process is killed leaves files that nothing refers to.
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
@@ -24,9 +25,12 @@ use tidegate_checkpoint::{
     error::{Error, Kind, Result},
     ids::{JobId, OperatorId},
     manifest::Manifest,
-    store::{CheckpointStore, Created},
+    store::CheckpointStore,
 };
 
+use crate::properties::SecretUrl;
+
+pub mod draft;
 pub mod entries;
 pub mod files;
 pub mod read;
@@ -67,12 +71,15 @@ pub struct File {
 /// A key as it is stored, and its value.
 pub type Entry = (Bytes, Bytes);
 
-/// The place of a savepoint.
+/// The place of a savepoint that is to be read: nothing is made there.
 ///
 /// # Errors
-/// [`Kind::Config`]: a URL that cannot be understood, or a store that is not compiled in.
-pub fn place(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
-    let store = CheckpointStore::open(url, job.clone())?;
+/// [`Kind::Config`]: a URL that cannot be understood, a store that is not compiled in, or a directory that is not there.
+pub fn place(url: &SecretUrl, job: &JobId) -> Result<Arc<CheckpointStore>> {
+    lasting(CheckpointStore::find(url.reveal(), job.clone())?.ok_or_else(|| none(url))?)
+}
+
+fn lasting(store: CheckpointStore) -> Result<Arc<CheckpointStore>> {
     if store.is_volatile() {
         return Err(Error::config("a savepoint has to outlast the process")
             .hint("give it a directory, or a URL of an object store"));
@@ -80,12 +87,17 @@ pub fn place(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
     Ok(Arc::new(store))
 }
 
+fn none(url: &SecretUrl) -> Error {
+    Error::config(format!("there is no savepoint at {url}"))
+        .hint("check its URL: it is the one that was given when it was made")
+}
+
 /// A place for a savepoint at which there is nothing yet.
 ///
 /// # Errors
 /// [`Kind::Config`]: there is something, or the place cannot be used.
 pub(crate) async fn free(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>> {
-    let place = place(url, job)?;
+    let place = lasting(CheckpointStore::open(url, job.clone())?)?;
     if place.is_empty().await? {
         return Ok(place);
     }
@@ -93,28 +105,15 @@ pub(crate) async fn free(url: &str, job: &JobId) -> Result<Arc<CheckpointStore>>
         .hint("give each savepoint a place of its own"))
 }
 
-/// What a savepoint consists of.
+/// What the savepoint at `url` consists of, which `store` has.
 ///
 /// # Errors
 /// [`Kind::Config`]: there is none; [`Kind::Corrupt`]: it is damaged, or of a newer format.
-pub async fn load(store: &CheckpointStore) -> Result<Savepoint> {
+pub async fn load(store: &CheckpointStore, url: &SecretUrl) -> Result<Savepoint> {
     let bytes = match store.get(NAME).await {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == Kind::Corrupt => {
-            return Err(Error::config("there is no savepoint")
-                .caused_by(error)
-                .hint("check its URL: it is the one that was given when it was made"));
-        }
+        Err(error) if error.kind() == Kind::Corrupt => return Err(none(url).caused_by(error)),
         Err(error) => return Err(error),
     };
     envelope::decode(NAME, VERSION, &bytes).map_err(|e| e.of(NAME))
-}
-
-/// Says that a savepoint is there: when all its files are.
-async fn create(place: &CheckpointStore, savepoint: &Savepoint) -> Result<()> {
-    match place.create(NAME, envelope::encode(NAME, VERSION, savepoint)?).await? {
-        Created::Ours => Ok(()),
-        Created::Theirs(_) => Err(Error::config("another savepoint has been made at this URL meanwhile")
-            .hint("give each savepoint a place of its own")),
-    }
 }

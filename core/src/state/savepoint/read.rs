@@ -14,10 +14,13 @@ use tidegate_checkpoint::{
     store::CheckpointStore,
 };
 
-use super::{Entry, Savepoint, create, files, free, load, place};
-use crate::state::{
-    codec::Codec,
-    table::{is_watermark_key, key_group_of, split_entry_key},
+use super::{Entry, Savepoint, draft::Draft, files, free, load, place};
+use crate::{
+    properties::SecretUrl,
+    state::{
+        codec::Codec,
+        table::{is_watermark_key, key_group_of, split_entry_key},
+    },
 };
 
 /// One entry of an operator's state.
@@ -55,8 +58,9 @@ impl Reader {
     /// [`Kind::Corrupt`]: tidegate_checkpoint::error::Kind::Corrupt
     pub async fn open(url: &str) -> Result<Self> {
         // The job's name is in the savepoint; nothing here is below a folder of it.
-        let store = place(url, &JobId::new("savepoint")?)?;
-        let savepoint = load(&store).await?;
+        let url = SecretUrl::from(url);
+        let store = place(&url, &JobId::new("savepoint")?)?;
+        let savepoint = load(&store, &url).await?;
         Ok(Self { store, savepoint })
     }
 
@@ -107,13 +111,17 @@ impl Reader {
     ///
     /// # Errors
     /// [`Kind::Config`](tidegate_checkpoint::error::Kind): there is something at the URL, or a value is changed that has
-    /// no names. Else as [`Reader::open`].
-    pub async fn write_changed(&self, url: &str, mut change: impl FnMut(&str, &Read) -> Option<Value>) -> Result<()> {
-        let to = free(url, &self.savepoint.checkpoint.job).await?;
-        let mut operators = BTreeMap::new();
+    /// no names. Else as [`Reader::open`]. What has been written is deleted then.
+    pub async fn write_changed(&self, url: &str, change: impl FnMut(&str, &Read) -> Option<Value>) -> Result<()> {
+        let mut draft = Draft::at(free(url, &self.savepoint.checkpoint.job).await?);
+        let filled = self.fill(&mut draft, change).await;
+        draft.end(filled.map(|()| self.savepoint.checkpoint.clone())).await
+    }
+
+    async fn fill(&self, draft: &mut Draft, mut change: impl FnMut(&str, &Read) -> Option<Value>) -> Result<()> {
         for operator in self.savepoint.operators.keys() {
             let mut files = self.files(operator.as_str())?;
-            let mut writer = files::Writer::new(to.clone(), operator.clone());
+            let mut writer = files::Writer::new(draft, operator.clone());
             while let Some(entries) = files.next().await? {
                 let mut changed = Vec::with_capacity(entries.len());
                 for (key, value) in entries {
@@ -130,9 +138,9 @@ impl Reader {
                 }
                 writer.add(changed).await?;
             }
-            operators.insert(operator.clone(), writer.end().await?);
+            writer.end().await?;
         }
-        create(&to, &Savepoint { operators, checkpoint: self.savepoint.checkpoint.clone() }).await
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
 //! Makes a savepoint of a checkpoint that has been committed.
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use tidegate_checkpoint::{
     error::{Error, Result},
@@ -8,7 +8,7 @@ use tidegate_checkpoint::{
     store::CheckpointStore,
 };
 
-use super::{BACKEND, File, Savepoint, create, entries::Source, files::Writer};
+use super::{BACKEND, draft::Draft, entries::Source, files::Writer};
 use crate::{
     settings::StateSettings,
     state::backend::{Backends, OpenContext},
@@ -28,16 +28,27 @@ pub(crate) async fn write(
     to: &Arc<CheckpointStore>,
     goes_on: bool,
 ) -> Result<()> {
+    let mut draft = Draft::at(to.clone());
+    let filled = fill(store, epoch, backends, settings, &mut draft, goes_on).await;
+    draft.end(filled).await
+}
+
+async fn fill(
+    store: &Arc<CheckpointStore>,
+    epoch: Epoch,
+    backends: &Backends,
+    settings: &Arc<StateSettings>,
+    draft: &mut Draft,
+    goes_on: bool,
+) -> Result<Manifest> {
     let mut manifest = store.read_manifest(&store.read_commit(epoch).await?.manifest).await?;
-    let mut operators = BTreeMap::new();
     for (operator, handles) in std::mem::take(&mut manifest.states) {
-        let written = files(store, &manifest, (&operator, handles), backends, settings, to, goes_on).await;
-        let written = written.map_err(|e| e.at(format!("state of operator {operator}")))?;
-        operators.insert(operator, written);
+        let written = files(store, &manifest, (&operator, handles), backends, settings, draft, goes_on).await;
+        written.map_err(|e| e.at(format!("state of operator {operator}")))?;
     }
     // What was to be published has been, or is by the job itself.
     manifest.sinks.clear();
-    create(to, &Savepoint { checkpoint: manifest, operators }).await
+    Ok(manifest)
 }
 
 async fn files(
@@ -46,12 +57,12 @@ async fn files(
     (operator, mut handles): (&OperatorId, Vec<StateHandle>),
     backends: &Backends,
     settings: &Arc<StateSettings>,
-    to: &Arc<CheckpointStore>,
+    draft: &mut Draft,
     goes_on: bool,
-) -> Result<Vec<File>> {
+) -> Result<()> {
     // In the order of key groups: each subtask has a run of them.
     handles.sort_by_key(|handle| handle.key_groups.start);
-    let mut writer = Writer::new(to.clone(), operator.clone());
+    let mut writer = Writer::new(draft, operator.clone());
     for (n, handle) in handles.into_iter().enumerate() {
         if handle.backend == BACKEND {
             return Err(Error::unavailable("its state is still in the savepoint that the job was started from")
