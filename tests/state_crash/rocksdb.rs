@@ -46,7 +46,9 @@ fn what_a_killed_process_has_left_is_gone_on_from() {
     let objects = files(&case.path().join("checkpoints/crash/state"));
     let data: Vec<_> = objects.iter().filter(|path| path.contains(".sst-")).collect();
     assert!(data.len() >= 4, "two operators in two subtasks: {objects:?}");
-    data.into_iter().for_each(|path| fs::remove_file(path).unwrap());
+    for path in data {
+        fs::remove_file(path).unwrap();
+    }
     case.finish();
     assert_eq!(databases(&case), [""; 0]);
 }

@@ -199,6 +199,12 @@ fn is_untrusted(error: &RedisError) -> bool {
     error.to_string().contains("invalid peer certificate")
 }
 
+/// Whether the user may not do it. What a script may not do has no code of its own.
+fn is_forbidden(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+        || error.detail().is_some_and(|detail| detail.contains("ACL failure in script"))
+}
+
 /// What it means to a user.
 pub(super) fn failed(place: &str, error: RedisError) -> Error {
     let code = error.code().unwrap_or_default().to_owned();
@@ -206,7 +212,7 @@ pub(super) fn failed(place: &str, error: RedisError) -> Error {
     match error.kind() {
         ErrorKind::AuthenticationFailed => Error::config(at("refuses the user or the password"))
             .hint("put the right ones into state.redis.url: redis://user:password@host:6379"),
-        ErrorKind::Server(ServerErrorKind::NoPerm) => Error::config(at("does not allow what has to be done")).hint(
+        _ if is_forbidden(&error) => Error::config(at("does not allow what has to be done")).hint(
             "the user needs: ~tidegate:* +@hash +@sortedset +@set +@keyspace +@scripting +@connection +config|get",
         ),
         ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => {

@@ -46,6 +46,25 @@ fn a_wrong_password_is_the_users_to_mend() {
     assert!(e.to_string().contains("tidegate:*"), "{e}");
 }
 
+/// What a script may not do is told in another way than what a client may not.
+#[test]
+fn a_user_who_may_too_little_is_told_what_is_missing() {
+    if without::left_out("redis") {
+        return;
+    }
+    let allowed = Options::default().user("tidegate", CANARY, "~tidegate:* +@all -@keyspace");
+    let server = Redis::start(&allowed).unwrap();
+    let e = run(async {
+        let job = Job::new(settings(&format!("redis://tidegate:{CANARY}@{}", server.address())));
+        let mut backend = job.open(1, &[]).await?;
+        backend.write(puts(0, 10, "value"))?;
+        backend.seal(Epoch(1)).await
+    });
+    let e = e.expect_err("it may not");
+    assert_eq!(e.kind(), Kind::Config, "{e}");
+    assert!(e.to_string().contains("+@keyspace") && !format!("{e:#?}").contains(CANARY), "{e}");
+}
+
 #[test]
 fn a_server_that_is_not_there_is_named_soon() {
     let began = Instant::now();
