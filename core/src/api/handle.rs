@@ -147,7 +147,8 @@ impl JobHandle {
 
     /// Makes a checkpoint now, and a savepoint of it: state in one format for every backend, from which a job starts with
     /// `checkpoint.savepoint`, at another parallelism or over another backend too. The job goes on. Returns the
-    /// checkpoint's number. One that fails leaves nothing at `url`, as far as the store lets it be deleted.
+    /// checkpoint's number. One that fails leaves nothing at `url`, as far as the store lets it be deleted;
+    /// where it is not known whether it failed, it stays, and the error says so.
     ///
     /// # Errors
     /// [`Kind::Config`]: there is something at `url`, it cannot be used, or a backend cannot be read beside the job.

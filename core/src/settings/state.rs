@@ -30,7 +30,8 @@ pub struct StateSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RocksDbSettings {
-    /// Where it keeps its files, which need not outlast the process; empty: the system's folder for such.
+    /// Where it keeps its files, which need not outlast the process (where they do, a restart after a kill
+    /// fetches less); empty: the system's folder for such.
     pub directory: String,
     /// For all operators of the process together: cached blocks, memtables, and files on their way to the checkpoint
     /// store. Where a process has several jobs, what the first says. With glibc's allocator the process grows to
@@ -65,7 +66,8 @@ pub struct ObjectStoreSettings {
     pub url: SecretUrl,
     /// For all operators of the process together: blocks that have been read.
     pub memory: ByteSize,
-    /// A local directory for parts that have been read, which need not outlast the process; empty: there is none.
+    /// A local directory for parts that have been read, which need not outlast the process (where they do, a restart after a kill
+    /// fetches less); empty: there is none.
     pub directory: String,
     /// Room in that directory.
     pub disk: ByteSize,

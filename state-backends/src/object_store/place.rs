@@ -25,7 +25,7 @@ use tidegate_core::{env::sleep, properties::SecretUrl, settings::ObjectStoreSett
 /// What can replace an object on condition that it is still the same: directories and HDFS cannot.
 const UPDATING: [&str; 8] = ["s3:", "s3a:", "gs:", "az:", "azure:", "abfs", "adl:", "memory:"];
 
-/// A store that is not there when the job starts is no outage to be sat out.
+/// A store that does not answer for so long fails the attempt; whether there is another, `[restart]` says.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Default)]

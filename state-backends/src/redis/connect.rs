@@ -213,7 +213,8 @@ pub(super) fn failed(place: &str, error: RedisError) -> Error {
         ErrorKind::AuthenticationFailed => Error::config(at("refuses the user or the password"))
             .hint("put the right ones into state.redis.url: redis://user:password@host:6379"),
         _ if is_forbidden(&error) => Error::config(at("does not allow what has to be done")).hint(
-            "the user needs: ~tidegate:* +@hash +@sortedset +@set +@keyspace +@scripting +@connection +config|get",
+            "the user needs: ~tidegate:* +@hash +@sortedset +@set +@keyspace +@scripting +@connection +config|get, and in a \
+             cluster +cluster|slots",
         ),
         ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => {
             Error::config(at("cannot be connected to")).hint("see state.redis in the documentation of Settings")

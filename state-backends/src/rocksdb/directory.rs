@@ -5,8 +5,8 @@
 //!                           ... the same name .lock                      locked as long as its process lives
 //! ```
 //! A process that is killed leaves it behind; the operating system then lets go of the lock, and whoever opens a
-//! database for the same subtask claims it, for the files that are in it (`local`), and deletes it in the end. Not its
-//! process id is asked: another process may have that by now, or have it in another container over the same disk. What
+//! database that may want its files claims it (`place`, `local`), and deletes it in the end. Not its process id is asked:
+//! another process may have that by now, or have it in another container over the same disk. What
 //! nobody claims is swept by whoever opens a database next to it, once there has been no sign of life for [`GRACE`]: a
 //! job that is about to be restarted, here or beside this one, must find what it had.
 //!
@@ -85,7 +85,7 @@ impl Directory {
     /// Deletes what dead processes have left beside it, and nobody has claimed.
     pub(super) fn sweep(&self) -> Result<()> {
         for path in self.beside()? {
-            if is_old(&path).unwrap_or(false)
+            if is_over(&path).unwrap_or(false)
                 && let Some(dead) = take(path)?
             {
                 let failed = |e| disk(&format!("delete {}", dead.path.display()), e);
@@ -103,7 +103,7 @@ impl Directory {
             let lock = entry.map_err(|e| unusable(base, e))?.path();
             let name = lock.file_name().and_then(|name| name.to_str());
             let Some(name) = name.and_then(|name| name.strip_suffix(LOCK)) else { continue };
-            if name.starts_with(PREFIX) && is_of_one(&lock, &self.path).unwrap_or(false) {
+            if name.starts_with(PREFIX) && has_same_owner(&lock, &self.path).unwrap_or(false) {
                 found.push(base.join(name));
             }
         }
@@ -133,9 +133,12 @@ fn take(path: PathBuf) -> Result<Option<Directory>> {
     }
 }
 
-/// Whether there has been no sign of life for long. It is asked before the lock: to try that of one that is not old
-/// would be in the way of who claims it.
-fn is_old(path: &Path) -> io::Result<bool> {
+/// Whether nobody will want it: there is only a lock, or has been no sign of life for long. It is asked before the lock:
+/// to try that of one that is wanted would be in the way of who claims it.
+fn is_over(path: &Path) -> io::Result<bool> {
+    if !path.try_exists()? {
+        return Ok(true);
+    }
     let changed = fs::metadata(lock_of(path))?.modified()?;
     let changed = changed.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     // Clocks are put back, too.
@@ -178,11 +181,11 @@ fn is_private(path: &Path, ours: &Path) -> io::Result<bool> {
     let shared = std::os::unix::fs::MetadataExt::mode(&found) & 0o077 != 0;
     #[cfg(not(unix))]
     let shared = false;
-    Ok(found.is_dir() && !shared && is_of_one(path, ours)?)
+    Ok(found.is_dir() && !shared && has_same_owner(path, ours)?)
 }
 
-/// Whether two belong to the same user.
-fn is_of_one(path: &Path, ours: &Path) -> io::Result<bool> {
+/// Whether both belong to the same user.
+fn has_same_owner(path: &Path, ours: &Path) -> io::Result<bool> {
     #[cfg(unix)]
     let user = |path: &Path| fs::symlink_metadata(path).map(|found| std::os::unix::fs::MetadataExt::uid(&found));
     #[cfg(not(unix))]

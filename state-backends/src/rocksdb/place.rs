@@ -74,9 +74,10 @@ impl Shelf {
         drop(gone);
     }
 
-    fn sweep(&self, own: &Directory, after_ms: i64) -> Result<()> {
+    /// Sweeps what is beside them, unless that was done in the last so many ms.
+    fn sweep(&self, own: &Directory, unless_within_ms: i64) -> Result<()> {
         let mut swept = lock(&self.swept);
-        if wall_ms() - *swept < after_ms {
+        if wall_ms() - *swept < unless_within_ms {
             return Ok(());
         }
         *swept = wall_ms();

@@ -43,7 +43,7 @@ pub(super) struct Cut(pub(super) PathBuf);
 
 impl Cut {
     /// Keeps the files until there is a later snapshot: the database may give them up before, and the next attempt
-    /// would have to fetch them (`local`). Where it cannot be done, that does.
+    /// would have to fetch them (`local`). Where that fails, it does fetch them.
     pub(super) fn keep(self, local: &Local) {
         let last = local.place.own.join(LAST);
         let _ = fs::remove_dir_all(&last);

@@ -56,8 +56,8 @@ impl Source {
     }
 
     async fn fetch(&self, context: &OpenContext, budget: &Budget, place: &Place, folder: &'static str) -> Result<()> {
-        let to = place.own.join(folder);
-        let (made, current) = (to.clone(), to.join("CURRENT"));
+        let made = place.own.join(folder);
+        let current = made.join("CURRENT");
         blocking(move || fs::create_dir(&made).map_err(|e| disk(&format!("create {}", made.display()), e))).await?;
         let missing = link(budget, &self.files, place, folder).await?;
         fetch(&context.store, budget, &missing, &place.own, folder).await?;

@@ -41,6 +41,9 @@ fn what_the_dead_have_left_is_swept_and_the_living_are_left_alone() {
         fs::write(kit.path().join("tidegate-rocksdb-of-somebody-else"), "no lock").unwrap();
         fs::write(kit.path().join("somebody-else.lock"), "").unwrap();
         let all = kit.left();
+        // Killed between the two that are deleted: there is nothing that anybody could want.
+        let half = kit.path().join("tidegate-rocksdb-job-other-1-0123456789abcdef.lock");
+        File::create(half).unwrap();
         drop(kit.open(1, (1, 2), &[]).await.unwrap());
         assert_eq!(kit.left(), all, "whoever they are of may be on their way");
         // The living have given no sign either; but their locks are held.

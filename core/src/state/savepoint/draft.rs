@@ -47,11 +47,12 @@ impl Draft {
     /// there meanwhile.
     pub async fn end(mut self, filled: Result<Manifest>) -> Result<()> {
         let operators = std::mem::take(&mut self.operators);
-        let savepoint = match filled {
-            Ok(checkpoint) => Savepoint { checkpoint, operators },
+        let encode = |checkpoint| envelope::encode(NAME, VERSION, &Savepoint { checkpoint, operators });
+        let encoded = match filled.and_then(encode) {
+            Ok(encoded) => encoded,
             Err(error) => return Err(self.discarded(error).await),
         };
-        match self.place.create(NAME, envelope::encode(NAME, VERSION, &savepoint)?).await {
+        match self.place.create(NAME, encoded).await {
             Ok(Created::Ours) => Ok(()),
             Ok(Created::Theirs(_)) => {
                 let error = Error::config("another savepoint has been made at this URL meanwhile")
