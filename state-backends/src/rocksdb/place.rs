@@ -74,10 +74,10 @@ impl Shelf {
         drop(gone);
     }
 
-    /// Sweeps what is beside them, unless that was done in the last so many ms.
-    fn sweep(&self, own: &Directory, unless_within_ms: i64) -> Result<()> {
+    /// Sweeps what is beside them, unless that was done within [`GRACE`].
+    fn sweep(&self, own: &Directory) -> Result<()> {
         let mut swept = lock(&self.swept);
-        if wall_ms() - *swept < unless_within_ms {
+        if u128::from((wall_ms() - *swept).unsigned_abs()) < GRACE.as_millis() {
             return Ok(());
         }
         *swept = wall_ms();
@@ -100,9 +100,7 @@ impl Place {
     pub(super) fn new(shelf: Arc<Shelf>, base: &Path, label: String, mut labels: BTreeSet<String>) -> Result<Self> {
         let own = Arc::new(Directory::create(base, &label)?);
         labels.insert(label.clone());
-        // Before the sweep: what has waited for long is still ours.
         let earlier = Mutex::new(shelf.find(&own, &labels)?);
-        shelf.sweep(&own, 0)?;
         Ok(Self { own, label, shelf, earlier })
     }
 
@@ -116,10 +114,9 @@ impl Place {
         self.own.touch();
         let used = std::mem::take(&mut *lock(&self.earlier));
         self.shelf.keep(&self.label, &self.own, &used);
-        // What was not old when the job began: nobody else may ever look.
-        let after = i64::try_from(GRACE.as_millis()).unwrap_or(i64::MAX);
-        // The next attempt reports it.
-        let _ = self.shelf.sweep(&self.own, after);
+        // Not before: now all subtasks of the job have claimed what they want, however long it has waited for them. What
+        // cannot be deleted is tried again.
+        let _ = self.shelf.sweep(&self.own);
     }
 }
 

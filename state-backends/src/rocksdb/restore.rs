@@ -56,16 +56,24 @@ impl Source {
     }
 
     async fn fetch(&self, context: &OpenContext, budget: &Budget, place: &Place, folder: &'static str) -> Result<()> {
-        let made = place.own.join(folder);
-        let current = made.join("CURRENT");
-        blocking(move || fs::create_dir(&made).map_err(|e| disk(&format!("create {}", made.display()), e))).await?;
+        // Held by what is done to it, as in `pieces`: else it could be deleted half-way.
+        let own = place.own.clone();
+        blocking(move || {
+            let made = own.join(folder);
+            fs::create_dir(&made).map_err(|e| disk(&format!("create {}", made.display()), e))
+        })
+        .await?;
         let missing = link(budget, &self.files, place, folder).await?;
         fetch(&context.store, budget, &missing, &place.own, folder).await?;
         let Some(manifest) = snapshot::manifest(&self.files) else {
             return Err(Error::corrupt("a handle of the backend rocksdb names no manifest"));
         };
-        let text = format!("{manifest}\n");
-        blocking(move || fs::write(&current, text).map_err(|e| disk(&format!("write {}", current.display()), e))).await
+        let (own, text) = (place.own.clone(), format!("{manifest}\n"));
+        blocking(move || {
+            let current = own.join(folder).join("CURRENT");
+            fs::write(&current, text).map_err(|e| disk(&format!("write {}", current.display()), e))
+        })
+        .await
     }
 
     /// RocksDB opens what is known to be undamaged, and still may not be able to read it.

@@ -43,21 +43,29 @@ fn what_the_dead_have_left_is_swept_and_the_living_are_left_alone() {
         let all = kit.left();
         // Killed between the two that are deleted: there is nothing that anybody could want.
         let half = kit.path().join("tidegate-rocksdb-job-other-1-0123456789abcdef.lock");
-        File::create(half).unwrap();
+        File::create(&half).unwrap();
         drop(kit.open(1, (1, 2), &[]).await.unwrap());
-        assert_eq!(kit.left(), all, "whoever they are of may be on their way");
+        assert!(half.exists(), "nothing is swept before there is a snapshot");
+        write(living.as_mut(), 0..1_000, 1).await;
+        living.seal(Epoch(1)).await.unwrap();
+        assert!(
+            !half.exists() && all.iter().all(|path| kit.left().contains(path)),
+            "whoever they are of may be on their way"
+        );
         // The living have given no sign either; but their locks are held.
         for lock in kit.left().iter().filter(|path| path.extension().is_some()) {
             let lock = File::options().write(true).open(lock).unwrap();
             lock.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1)).unwrap();
         }
-        drop(kit.open(1, (0, 3), &[]).await.unwrap());
+        kit.ended();
+        let mut next = kit.open(2, (0, 3), &[]).await.unwrap();
+        write(next.as_mut(), 0..1_000, 1).await;
+        next.seal(Epoch(1)).await.unwrap();
         let after = kit.left();
         assert!(before.iter().all(|path| after.contains(path)), "{after:?}");
         assert!(!dead.iter().any(|dead| dead.exists()), "{after:?}");
-        assert_eq!(after.len(), before.len() + 2, "what is none of ours stays: {after:?}");
-        write(living.as_mut(), 0..1_000, 1).await;
-        living.seal(Epoch(1)).await.unwrap();
+        assert_eq!(after.len(), before.len() + 4, "what is none of ours stays: {after:?}");
+        living.seal(Epoch(2)).await.unwrap();
     });
 }
 
