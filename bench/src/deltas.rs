@@ -5,7 +5,6 @@
 //! of its own, and there is no other: its bytes are those of all files that are new then, in the checkpoint store and in
 //! the state's own place. A start is over when the first record that needs the restored state has left the job.
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures the real clock")]
-use serde_json::json;
 use std::{
     collections::BTreeSet,
     fs,
@@ -13,11 +12,12 @@ use std::{
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
-use tidegate::{ForEach, Generator, Job, Settings, Stream, random};
+use tidegate::{ForEach, Generator, Job, Stream, random};
 
 use crate::{
     Args,
     backends::{Case, NAMES},
+    engine::settings,
     measure::finish,
 };
 
@@ -50,12 +50,7 @@ fn files(of: &Path) -> BTreeSet<(PathBuf, u64)> {
 /// Counts on to `events`, of which the first `keys` are of a key each.
 fn run(case: &Case, folder: &Path, keys: u64, events: u64, parallelism: u32) -> Result<Run, String> {
     let before = files(folder);
-    let settings = json!({
-        "parallelism": parallelism,
-        "checkpoint": { "store": folder.join("checkpoints"), "interval": "0s", "retained": 1 },
-    });
-    let settings = serde_json::from_value::<Settings>(settings).map_err(|e| e.to_string())?;
-    let settings = case.toml.iter().try_fold(settings, Settings::with_toml).map_err(|e| e.to_string())?;
+    let settings = settings(parallelism, &folder.join("checkpoints"), "0s", &case.toml)?;
     let (began, first) = (Instant::now(), Arc::new(OnceLock::new()));
     let seen = first.clone();
     let job = Job::new("deltas", settings);

@@ -1,6 +1,7 @@
 //! The workloads through tidegate's public API.
 use serde_json::json;
 use std::{
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -59,15 +60,20 @@ impl Aggregate<Bid> for CountAndMax {
     }
 }
 
+/// Those of a job that keeps one checkpoint, and more of them as TOML.
+pub fn settings(parallelism: u32, store: &Path, interval: &str, toml: &[String]) -> Result<Settings, String> {
+    let settings = json!({
+        "parallelism": parallelism,
+        "checkpoint": { "store": store, "interval": interval, "retained": 1 },
+    });
+    let settings = serde_json::from_value::<Settings>(settings).map_err(|e| e.to_string())?;
+    toml.iter().try_fold(settings, Settings::with_toml).map_err(|e| e.to_string())
+}
+
 pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, String> {
     let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
     let (parallelism, keys) = (args.parallelism, args.keys);
-    let settings = json!({
-        "parallelism": parallelism,
-        "checkpoint": { "store": directory.path(), "interval": args.interval, "retained": 1 },
-    });
-    let settings = serde_json::from_value::<Settings>(settings).map_err(|e| e.to_string())?;
-    let settings = args.settings.iter().try_fold(settings, Settings::with_toml).map_err(|e| e.to_string())?;
+    let settings = settings(parallelism, directory.path(), &args.interval, &args.settings)?;
     let rows = Rows::default();
     let all = rows.all.clone();
     let job = Job::new("bench", settings);

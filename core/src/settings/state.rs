@@ -66,8 +66,7 @@ pub struct ObjectStoreSettings {
     pub url: SecretUrl,
     /// For all operators of the process together: blocks that have been read.
     pub memory: ByteSize,
-    /// A local directory for parts that have been read, which need not outlast the process (where they do, a restart after a kill
-    /// fetches less); empty: there is none.
+    /// A local directory for parts that have been read, which need not outlast the process; empty: there is none.
     pub directory: String,
     /// Room in that directory.
     pub disk: ByteSize,

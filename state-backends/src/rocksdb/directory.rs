@@ -6,9 +6,9 @@
 //! ```
 //! A process that is killed leaves it behind; the operating system then lets go of the lock, and whoever opens a
 //! database that may want its files claims it (`place`, `local`), and deletes it in the end. Not its process id is asked:
-//! another process may have that by now, or have it in another container over the same disk. What
-//! nobody claims is swept by whoever makes a snapshot next to it, once there has been no sign of life for [`GRACE`]: a
-//! job that is about to be restarted, here or beside this one, must find what it had.
+//! another process may have that by now, or have it in another container over the same disk. What nobody claims is swept
+//! by whoever makes a snapshot next to it, once there has been no sign of life for [`GRACE`]: a job that is about to be
+//! restarted, here or beside this one, must find what it had.
 //!
 //! The hard case is a directory that is just being made: its lock is there a moment before it is locked. So whoever has
 //! locked it looks whether it is still there, before anything else is made; else somebody else was quicker.

@@ -15,8 +15,8 @@
 //! has no checkpoint of its own, or people look into it ([`mod@read`]). The hard case is what changes meanwhile: nothing of
 //! the checkpoint is deleted as long as it is read, and the file `savepoint`, without which there is none, comes last and
 //! is created, never replaced. Two that are made at one place have files of different names. One that fails deletes what
-//! it has written ([`mod@draft`]); one whose process is killed, or whose future is
-//! dropped, leaves files that nothing refers to.
+//! it has written ([`mod@draft`]); one whose process is killed, or whose future is dropped, leaves files that nothing
+//! refers to.
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};

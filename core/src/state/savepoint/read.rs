@@ -1,8 +1,8 @@
 //! Looks into a savepoint without the user's types, and changes it.
 //!
-//! Keys and values are JSON, as `serde` would write them. Values of `codec = "named"` (`MessagePack`) can be read and changed;
-//! those of `compact` (postcard) have no names and no types, and are shown as their bytes. Keys cannot be changed: where an entry belongs follows from
-//! its key's own encoding, which JSON does not have.
+//! Keys and values are JSON, as `serde` would write them. Values of `codec = "named"` (`MessagePack`) can be read and
+//! changed; those of `compact` (postcard) have no names and no types, and are shown as their bytes. Keys cannot be
+//! changed: where an entry belongs follows from its key's own encoding, which JSON does not have.
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
