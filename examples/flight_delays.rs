@@ -92,7 +92,7 @@ impl Aggregate<Flight> for DelaysByHour {
             Err(_) => state.cancelled += 1,
         }
     }
-    fn merge(&self, state: &mut Delays, other: Delays) {
+    fn merge(&self, state: &mut Delays, other: &Delays) {
         state.flights += other.flights;
         state.cancelled += other.cancelled;
         state.delay_sum += other.delay_sum;

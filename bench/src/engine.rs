@@ -51,7 +51,7 @@ impl Aggregate<Bid> for CountAndMax {
         state.0 += 1;
         state.1 = state.1.max(bid.price);
     }
-    fn merge(&self, state: &mut (u64, u64), other: (u64, u64)) {
+    fn merge(&self, state: &mut (u64, u64), other: &(u64, u64)) {
         state.0 += other.0;
         state.1 = state.1.max(other.1);
     }

@@ -37,7 +37,7 @@ impl Aggregate<(u64, u64)> for Sum {
         self.0.hit("aggregate add");
         state.0 += record.1;
     }
-    fn merge(&self, state: &mut Total, other: Total) {
+    fn merge(&self, state: &mut Total, other: &Total) {
         state.0 += other.0;
     }
     fn finish(&self, state: &Total) -> u64 {

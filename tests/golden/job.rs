@@ -61,7 +61,7 @@ impl Aggregate<Row> for Span {
         state.first.get_or_insert(row.id);
         state.ids.push(row.id);
     }
-    fn merge(&self, _: &mut Spanned, _: Spanned) {}
+    fn merge(&self, _: &mut Spanned, _: &Spanned) {}
     fn finish(&self, state: &Spanned) -> String {
         span(&state.ids)
     }

@@ -178,7 +178,7 @@ impl Aggregate<Event> for Gather {
     fn add(&self, state: &mut Vec<Id>, event: Event) {
         state.push(event.id);
     }
-    fn merge(&self, state: &mut Vec<Id>, other: Vec<Id>) {
+    fn merge(&self, state: &mut Vec<Id>, other: &Vec<Id>) {
         state.extend(other);
     }
     fn finish(&self, state: &Vec<Id>) -> Vec<Id> {

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 ///     type Output = Option<f64>;
 ///     fn init(&self) -> (u64, f64) { (0, 0.0) }
 ///     fn add(&self, state: &mut (u64, f64), record: f64) { state.0 += 1; state.1 += record; }
-///     fn merge(&self, state: &mut (u64, f64), other: (u64, f64)) { state.0 += other.0; state.1 += other.1; }
+///     fn merge(&self, state: &mut (u64, f64), other: &(u64, f64)) { state.0 += other.0; state.1 += other.1; }
 ///     fn finish(&self, state: &(u64, f64)) -> Option<f64> { (state.0 > 0).then(|| state.1 / state.0 as f64) }
 /// }
 /// ```
@@ -25,8 +25,9 @@ pub trait Aggregate<T>: Clone + Send + Sync + 'static {
     fn init(&self) -> Self::State;
     /// Adds a record.
     fn add(&self, state: &mut Self::State, record: T);
-    /// Adds another state of the same key.
-    fn merge(&self, state: &mut Self::State, other: Self::State);
+    /// Adds another state of the same key. That one stays: the slices of a hopping window are merged into one window
+    /// after another.
+    fn merge(&self, state: &mut Self::State, other: &Self::State);
     /// The result so far.
     fn finish(&self, state: &Self::State) -> Self::Output;
 }
@@ -45,8 +46,8 @@ impl<T: 'static> Aggregate<T> for Count {
     fn add(&self, state: &mut u64, _: T) {
         *state += 1;
     }
-    fn merge(&self, state: &mut u64, other: u64) {
-        *state += other;
+    fn merge(&self, state: &mut u64, other: &u64) {
+        *state += *other;
     }
     fn finish(&self, state: &u64) -> u64 {
         *state
@@ -74,9 +75,9 @@ where
             None => record,
         });
     }
-    fn merge(&self, state: &mut Option<T>, other: Option<T>) {
+    fn merge(&self, state: &mut Option<T>, other: &Option<T>) {
         if let Some(other) = other {
-            self.add(state, other);
+            self.add(state, other.clone());
         }
     }
     fn finish(&self, state: &Option<T>) -> Option<T> {
@@ -106,8 +107,8 @@ where
         (self.f)(state, record);
     }
     /// A fold has no way to merge; it is used where nothing is ever merged.
-    fn merge(&self, state: &mut A, other: A) {
-        *state = other;
+    fn merge(&self, state: &mut A, other: &A) {
+        state.clone_from(other);
     }
     #[inline]
     fn finish(&self, state: &A) -> A {
