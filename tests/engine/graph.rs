@@ -251,8 +251,8 @@ fn the_plan_shows_the_backend_of_each_operator_with_state_and_no_secret() {
     let sums = numbers(&j).key_by(|n| *n).fold("a.b", 0u64, |sum, n| *sum += n);
     sums.key_by(|s| s.0).reduce("c", |a, _| a).sink("out", Collect::new());
     let plan = j.explain().unwrap();
-    assert!(plan.contains("\"a.b\"   state: memory, one entry a key, for ever\n"), "{plan}");
-    assert!(plan.contains("\"c\"   state: entries, one entry a key, for ever\n"), "{plan}");
+    assert!(plan.contains("\"a.b\"   state: memory, WITHOUT A BOUND: one entry a key, for ever\n"), "{plan}");
+    assert!(plan.contains("\"c\"   state: entries, WITHOUT A BOUND: one entry a key, for ever\n"), "{plan}");
     assert!(!plan.contains("canary"), "{plan}");
 }
 
@@ -331,7 +331,7 @@ fn shown(parallelism: u32) -> String {
     left.dead_letters().sink("dead", Collect::new());
     let Parts { even, odd } = parts(left.union(timed("right")));
     per_second(even).sink("counts", Collect::new());
-    let mut late = odd.key_by(|e| e.key).window("per-minute", seconds(60));
+    let mut late = odd.key_by(|e| e.key).window("per-minute", seconds(60)).allowed_lateness(Duration::from_secs(5));
     late.late().sink("late", Collect::new());
     late.count().map(|w| (w.key, w.value)).key_by(|w| w.0).reduce("most", Ord::max).sink("out", Collect::new());
     j.explain().unwrap()
@@ -358,11 +358,11 @@ task 3 × 1   <- task 1, task 2 (in the same subtask)
   boxed
   window tumbling 1s "per-second"   state: memory, bounded by open windows   <- boxed#8
   sink "counts"
-  window tumbling 1m "per-minute"   state: memory, bounded by open windows   <- boxed#10
+  window tumbling 1m "per-minute"   state: memory, bounded by open windows and 5s of lateness   <- boxed#10
   late
   sink "late"
   map   <- per-minute
-  reduce "most"   state: memory, one entry a key, for ever
+  reduce "most"   state: memory, WITHOUT A BOUND: one entry a key, for ever
   filter_map
   sink "out"
 "#
@@ -392,12 +392,12 @@ task 4 × 2   <- task 3 (exchange by key group)
   window tumbling 1s "per-second"   state: memory, bounded by open windows
   sink "counts"
 task 5 × 2   <- task 3 (exchange by key group)
-  window tumbling 1m "per-minute"   state: memory, bounded by open windows
+  window tumbling 1m "per-minute"   state: memory, bounded by open windows and 5s of lateness
   late
   sink "late"
   map   <- per-minute
 task 6 × 2   <- task 5 (exchange by key group)
-  reduce "most"   state: memory, one entry a key, for ever
+  reduce "most"   state: memory, WITHOUT A BOUND: one entry a key, for ever
   filter_map
   sink "out"
 "#

@@ -12,7 +12,7 @@ use crate::{
         shared::BoxedStream,
         window::{Tumbling, WindowSpec, Windowed},
     },
-    plan::{NodeId, NodeKind},
+    plan::{NodeId, NodeKind, StateBound},
     state::hash::Key,
     time::millis,
 };
@@ -74,6 +74,7 @@ where
         let length = humantime::format_duration(Duration::from_millis(windows.length_ms.unsigned_abs())).to_string();
         let node = self.node(&format!("window tumbling {length}"), name);
         let graph = self.upstream.graph();
+        graph.bound_state(node, StateBound::Windows { lateness_ms: 0 });
         if !graph.node(self.upstream.node()).event_time {
             graph.mistake(
                 Error::config(format!("window {name:?} needs event time, and its records have none"))
@@ -109,6 +110,8 @@ where
     /// fires again for their key.
     pub fn allowed_lateness(mut self, lateness: Duration) -> Self {
         self.lateness_ms = millis(lateness);
+        let bound = StateBound::Windows { lateness_ms: self.lateness_ms };
+        self.keyed.upstream.graph().bound_state(self.node, bound);
         self
     }
 

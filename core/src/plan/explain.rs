@@ -1,7 +1,10 @@
 //! The plan as people read it: which operators run fused in one task, and where records change hands.
-use std::{collections::BTreeMap, fmt::Write};
+//!
+//! What keeps state without a bound is marked: nothing else in a plan fills a disk a year later.
+use humantime::format_duration;
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
-use super::graph::{Graph, Node, NodeId, NodeKind};
+use super::graph::{Graph, Node, NodeId, NodeKind, StateBound};
 use crate::settings::Settings;
 
 /// Draws the plan of `graph` as these settings have it: a block a task, its fused operators in order, its inputs, and
@@ -57,7 +60,15 @@ fn inputs(head: &Node, task_of: &BTreeMap<NodeId, NodeId>, number: impl Fn(NodeI
 
 fn state(node: &Node, settings: &Settings) -> String {
     let backend = settings.state.backend_of(node.name.as_deref().unwrap_or_default());
-    let bound =
-        if node.operator.starts_with("window") { "bounded by open windows" } else { "one entry a key, for ever" };
+    let bound = match &node.bound {
+        Some(StateBound::Windows { lateness_ms: 0 }) => "bounded by open windows".to_owned(),
+        Some(StateBound::Windows { lateness_ms }) => {
+            let lateness = Duration::from_millis(lateness_ms.unsigned_abs());
+            format!("bounded by open windows and {} of lateness", format_duration(lateness))
+        }
+        Some(StateBound::TimeToLive(time)) => format!("bounded by a time to live of {}", format_duration(*time)),
+        Some(StateBound::By(what)) => format!("bounded by {what}"),
+        None => "WITHOUT A BOUND: one entry a key, for ever".to_owned(),
+    };
     format!("   state: {backend}, {bound}")
 }

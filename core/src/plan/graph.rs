@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tidegate_checkpoint::{
@@ -40,6 +41,20 @@ pub enum NodeKind {
     Sink,
 }
 
+/// What keeps an operator's state from growing for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateBound {
+    /// Windows: what is in one goes when the watermark has passed its end and the allowed lateness.
+    Windows {
+        /// The allowed lateness.
+        lateness_ms: i64,
+    },
+    /// Entries go when they have not been used for so long.
+    TimeToLive(Duration),
+    /// Something else, as it reads behind "bounded by".
+    By(String),
+}
+
 /// A node as it is shown and checked.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -55,6 +70,8 @@ pub struct Node {
     pub inputs: Vec<NodeId>,
     /// Whether its records carry event time.
     pub event_time: bool,
+    /// What bounds its state, if it has any; `None`: nothing does.
+    pub bound: Option<StateBound>,
 }
 
 impl Node {
@@ -107,8 +124,14 @@ impl Graph {
             }
         }
         let name = name.map(str::to_owned);
-        inner.nodes.push(Node { id, kind, operator: operator.into(), name, inputs: inputs.to_vec(), event_time });
+        let (operator, inputs, bound) = (operator.into(), inputs.to_vec(), None);
+        inner.nodes.push(Node { id, kind, operator, name, inputs, event_time, bound });
         id
+    }
+
+    /// Says what bounds the state of a node; an operator of which nobody says so is shown as one without a bound.
+    pub fn bound_state(&self, node: NodeId, bound: StateBound) {
+        self.lock().nodes[node.0 as usize].bound = Some(bound);
     }
 
     /// Says whether a node's records carry event time.

@@ -2,4 +2,4 @@
 pub mod explain;
 pub mod graph;
 
-pub use graph::{Graph, Node, NodeId, NodeKind};
+pub use graph::{Graph, Node, NodeId, NodeKind, StateBound};
