@@ -41,10 +41,10 @@ pub use tidegate_connectors::{
     Collect, Collection, FileSink, FileSource, ForEach, Generator, Stdin, Stdout, generator::random,
 };
 pub use tidegate_core::{
-    Aggregate, AttemptReport, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport, Count, Error, FarFuture,
-    Figure, FigureValue, JobHandle, JobMetrics, JobState, JobStatus, KeyedStream, Kind, Latency, OperatorMetrics,
-    Result, Settings, SourceStream, Stream, Timestamp, Tumbling, Undecodable, WatermarkGenerator, Watermarks, Window,
-    Windowed, WindowedStream, settings::RestartStrategy, state::codec::Codec,
+    Aggregate, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport, Count, Error,
+    FarFuture, Figure, FigureValue, JobHandle, JobMetrics, JobState, JobStatus, KeyedStream, Kind, Latency,
+    OperatorMetrics, Result, Settings, SourceStream, Stream, Timestamp, Tumbling, Undecodable, WatermarkGenerator,
+    Watermarks, Window, Windowed, WindowedStream, settings::RestartStrategy, state::codec::Codec,
 };
 
 /// Looking into the state of jobs without their types.

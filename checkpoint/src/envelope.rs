@@ -59,10 +59,15 @@ impl EnvelopeError {
 pub fn encode<T: Serialize>(what: &str, version: u32, value: &T) -> Result<Vec<u8>> {
     let body =
         serde_json::to_vec(value).map_err(|e| Error::internal(format!("a {what} does not serialise")).caused_by(e))?;
-    let crc = checksum(what, version, &body);
+    Ok(wrap(what, version, &body))
+}
+
+/// Wraps a body that is not JSON.
+pub fn wrap(what: &str, version: u32, body: &[u8]) -> Vec<u8> {
+    let crc = checksum(what, version, body);
     let mut bytes = format!("tidegate {what} v{version} crc32={crc:08x} bytes={}\n", body.len()).into_bytes();
-    bytes.extend_from_slice(&body);
-    Ok(bytes)
+    bytes.extend_from_slice(body);
+    bytes
 }
 
 /// Unwraps a `what` of at most `version`.
@@ -70,6 +75,15 @@ pub fn encode<T: Serialize>(what: &str, version: u32, value: &T) -> Result<Vec<u
 /// # Errors
 /// Says precisely what is wrong; never panics, whatever the bytes.
 pub fn decode<T: DeserializeOwned>(what: &'static str, version: u32, bytes: &[u8]) -> Result<T, EnvelopeError> {
+    let body = unwrap(what, version, bytes)?;
+    serde_json::from_slice(body).map_err(|e| EnvelopeError::Content(e.to_string()))
+}
+
+/// The body of what [`wrap`] has wrapped.
+///
+/// # Errors
+/// As [`decode`].
+pub fn unwrap<'a>(what: &'static str, version: u32, bytes: &'a [u8]) -> Result<&'a [u8], EnvelopeError> {
     let foreign = || EnvelopeError::Foreign(what);
     let end = bytes.iter().take(200).position(|b| *b == b'\n').ok_or_else(foreign)?;
     let line = std::str::from_utf8(&bytes[..end]).map_err(|_| foreign())?;
@@ -90,7 +104,7 @@ pub fn decode<T: DeserializeOwned>(what: &'static str, version: u32, bytes: &[u8
     if format!("tidegate {what} v{found_version} crc32={actual:08x} bytes={expected}") != line {
         return Err(if format!("{actual:08x}") == crc { foreign() } else { EnvelopeError::Checksum });
     }
-    serde_json::from_slice(body).map_err(|e| EnvelopeError::Content(e.to_string()))
+    Ok(body)
 }
 
 /// Over the kind, the version and the body: a flipped version digit is damage, not another version.

@@ -121,6 +121,12 @@ impl Manifest {
     pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
         self.states.values().flatten().flat_map(|h| &h.objects)
     }
+
+    /// Every object that a sink has staged in the checkpoint store: what its committables have as `objects`.
+    pub fn staged(&self) -> impl Iterator<Item = ObjectRef> {
+        let named = self.sinks.values().flatten().filter_map(|c| c.get("objects")?.as_array()).flatten();
+        named.filter_map(|object| ObjectRef::deserialize(object).ok())
+    }
 }
 
 #[cfg(test)]

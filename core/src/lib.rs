@@ -12,6 +12,7 @@
 pub mod api;
 pub mod connect;
 pub mod env;
+pub mod foreach_batch;
 pub mod metrics;
 pub mod operators;
 pub mod plan;
@@ -30,6 +31,7 @@ pub use api::{
 };
 pub use bytesize::ByteSize;
 pub use connect::Undecodable;
+pub use foreach_batch::Batch;
 pub use metrics::{CheckpointMetrics, Figure, FigureValue, JobMetrics, Latency, OperatorMetrics};
 pub use operators::{
     aggregate::{Aggregate, Count},

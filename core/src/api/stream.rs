@@ -4,12 +4,14 @@
 //! and the job is started; then [`Stream::attach`] is called once a subtask, from the end of each chain to
 //! its head, and wraps the output it is given in its own: the finished chain is one type, and only the
 //! finished task is boxed.
-use std::sync::Arc;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{fmt::Display, sync::Arc};
 
 use tidegate_checkpoint::error::Result;
 
 use crate::{
     connect::Sink,
+    foreach_batch::{Batch, ForeachBatch},
     operators::{
         filter::Filter, filter_map::FilterMap, flat_map::FlatMap, inspect::Inspect, map::Map, shared::BoxedStream,
         try_map::TryMap, union::Union,
@@ -136,5 +138,34 @@ pub trait Stream: Sized + Send + Sync + 'static {
             graph.commits_at(name, point);
         }
         graph.terminal(Arc::new(SinkTerminal::new(self, node, name, sink)));
+    }
+
+    /// Ends the stream in a function that gets the records of one epoch after the other: those of all subtasks at
+    /// once, when the epoch's checkpoint has committed. The name is the identity of the sink in checkpoints.
+    ///
+    /// After a failure, or when the job is started again, a batch may be handed over again: with the same number, the
+    /// same records, in the same order. The number is greater each time there is another batch, and may leave some out.
+    /// So a function whose write replaces what it wrote under the same number before is exactly once. It
+    /// is not called for an epoch without records. An error fails the attempt, and the next one calls it again; the
+    /// next epoch waits until it has returned.
+    ///
+    /// ```
+    /// # use tidegate_core::{Error, Stream};
+    /// # fn job(totals: impl Stream<Item = (String, u64)>) {
+    /// totals.foreach_batch("totals", async |batch, epoch| {
+    ///     let totals = batch.collect().await?;
+    ///     println!("epoch {epoch}: {} totals", totals.len());
+    ///     Ok::<(), Error>(())
+    /// });
+    /// # }
+    /// ```
+    fn foreach_batch<F, Fut, E>(self, name: &str, f: F)
+    where
+        Self::Item: Serialize + DeserializeOwned,
+        F: Fn(Batch<Self::Item>, u64) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = std::result::Result<(), E>> + Send + 'static,
+        E: Display,
+    {
+        self.sink(name, ForeachBatch::new(f));
     }
 }

@@ -23,6 +23,7 @@ use tidegate_checkpoint::{
     error::Result,
     figure::Figure,
     ids::{Attempt, Epoch, JobId, OperatorId, Subtask},
+    store::CheckpointStore,
 };
 
 use crate::time::Timestamp;
@@ -68,6 +69,10 @@ pub struct SinkContext {
     pub restored: Option<Epoch>,
     /// Where the job commits: what the job's [`Sink::commit_point`] has opened, if there is one.
     pub commits: Arc<dyn CommitPoint>,
+    /// Where the job's checkpoints are. A sink may stage below its own name there ([`state`](tidegate_checkpoint::paths::state)): an object that a
+    /// committable has in its member `objects` stays as long as a kept checkpoint has the committable, and what no
+    /// checkpoint has got is swept.
+    pub store: Arc<CheckpointStore>,
 }
 
 /// Which subtask a writer is for.

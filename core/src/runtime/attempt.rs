@@ -135,7 +135,7 @@ impl<'a> Driver<'a> {
         let settings = &shared.settings;
         let (start, commits) = recovery::begin(&store, &shared.graph, settings, run).await?;
         shared.attempt_began(start.attempt, start.restored.as_ref().map(|m| m.epoch));
-        let sinks = recovery::open_sinks(&shared.graph, store.job(), &start, &commits).await?;
+        let sinks = recovery::open_sinks(&shared.graph, &store, &start, &commits).await?;
         let assignments = recovery::assign(&shared.graph.sources(), &start, settings.parallelism).await?;
         let known = known_splits(&assignments);
         let (sender, events) = mpsc::channel(1024);

@@ -37,6 +37,7 @@ pub(super) async fn collect(
     for epoch in kept(&inventory.commits, retained) {
         let manifest = store.read_manifest(&store.read_commit(epoch).await?.manifest).await?;
         referenced.extend(manifest.objects().map(|o| o.path.clone()));
+        referenced.extend(manifest.staged().map(|o| o.path));
         states.push((epoch, manifest.states));
     }
     let job = store.job();

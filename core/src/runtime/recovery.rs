@@ -274,7 +274,7 @@ fn check(manifest: &Manifest, job: &JobId, graph: &Graph, settings: &Settings) -
 /// Opens every sink through its recovery.
 pub(super) async fn open_sinks(
     graph: &Graph,
-    job: &JobId,
+    store: &Arc<CheckpointStore>,
     start: &Start,
     commits: &Arc<dyn CommitPoint>,
 ) -> Result<BTreeMap<OperatorId, Arc<dyn Opened>>> {
@@ -284,8 +284,8 @@ pub(super) async fn open_sinks(
         let Some(sink) = terminal.sink().cloned() else { continue };
         let committed = start.restored.as_ref().and_then(|m| m.sinks.get(&sink)).cloned().unwrap_or_default();
         let restored = start.restored.as_ref().map(|m| m.epoch);
-        let (job, commits) = (job.clone(), commits.clone());
-        let context = SinkContext { job, sink: sink.clone(), attempt: start.attempt, restored, commits };
+        let (job, commits, store) = (store.job().clone(), commits.clone(), store.clone());
+        let context = SinkContext { job, sink: sink.clone(), attempt: start.attempt, restored, commits, store };
         if let Some(open) = terminal.recover(context, committed).await? {
             opened.insert(sink, open);
         }

@@ -13,5 +13,5 @@ pub fn context(sink: &str, attempt: u64, restored: Option<Epoch>) -> SinkContext
     let job = JobId::new("job").unwrap();
     let store = Arc::new(CheckpointStore::open("memory:", job.clone()).unwrap());
     let (sink, attempt) = (OperatorId::new(sink).unwrap(), Attempt(attempt));
-    SinkContext { job, sink, attempt, restored, commits: Arc::new(StoreCommitPoint::new(store)) }
+    SinkContext { job, sink, attempt, restored, commits: Arc::new(StoreCommitPoint::new(store.clone())), store }
 }
