@@ -13,7 +13,10 @@ use std::{
     hash::{BuildHasher, RandomState},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-pub use tokio::{task::JoinHandle, time::Instant};
+pub use tokio::{
+    task::JoinHandle,
+    time::{Instant, Sleep},
+};
 
 /// The monotonic clock; virtual while tokio's clock is paused.
 pub fn now() -> Instant {
@@ -41,7 +44,7 @@ pub fn unique() -> u64 {
 }
 
 /// Waits for `duration`.
-pub fn sleep(duration: Duration) -> tokio::time::Sleep {
+pub fn sleep(duration: Duration) -> Sleep {
     tokio::time::sleep(duration)
 }
 

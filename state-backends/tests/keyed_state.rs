@@ -35,9 +35,12 @@ use tidegate_state::Memory;
 type Model = BTreeMap<(i64, u32), u64>;
 type Durable = futures::future::BoxFuture<'static, Result<StateHandle>>;
 
+/// Instead of a sum to add: the key is removed.
+const REMOVE: u64 = 0;
+
 #[derive(Clone, Debug)]
 enum Op {
-    /// Adds to `count` keys of a window, beginning with `first`.
+    /// Adds to `count` keys of a window, beginning with `first`, or removes them.
     Update {
         window: i64,
         first: u32,
@@ -70,8 +73,10 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let update = |(window, first, count, add)| Op::Update { window, first, count, add };
     vec(
         prop_oneof![
-            6 => few.prop_map(update),
-            2 => many.prop_map(update),
+            6 => few.clone().prop_map(update),
+            2 => many.clone().prop_map(update),
+            2 => few.prop_map(|(window, first, count, _)| Op::Update { window, first, count, add: REMOVE }),
+            2 => many.prop_map(|(window, first, count, _)| Op::Update { window, first, count, add: REMOVE }),
             2 => window().prop_map(|window| Op::Discard { window }),
             1 => (-100i64..100).prop_map(Op::Watermark),
             4 => Just(Op::Freeze),
@@ -123,6 +128,8 @@ struct World {
     /// The state at the freeze of the snapshot in progress.
     frozen: Option<(Model, Option<i64>)>,
     kept: Vec<Snapshot>,
+    /// Entries have been removed: they are counted until they have gone.
+    removed: bool,
 }
 
 impl World {
@@ -147,6 +154,7 @@ impl World {
             parts: Vec::new(),
             frozen: None,
             kept: Vec::new(),
+            removed: false,
         };
         world.restart(None, 1).await;
         world
@@ -172,7 +180,8 @@ impl World {
                 settings: Arc::default(),
             });
             let backend = backend.await.unwrap();
-            let mut state = KeyedState::new("operator", backend, self.codec, self.key_groups, range, self.cache);
+            let state = KeyedState::new("operator", backend, self.codec, self.key_groups, range, self.cache);
+            let mut state = state.removing(|sum| *sum == 0);
             state.restore().await.unwrap();
             let watermark = from.and_then(|s| s.watermark);
             assert_eq!(state.watermark(), watermark, "the watermark comes back to every subtask");
@@ -194,17 +203,20 @@ impl World {
                     assert_eq!(found.insert((table.namespace(), *key), *value), None, "{when}: {key} is there twice");
                 }
             }
-            assert_eq!(part.state.len(), found.len() - before, "{when}: entries are counted");
+            let (counted, there) = (part.state.len(), found.len() - before);
+            assert!(counted == there || self.removed && counted > there, "{when}: {counted} of {there} are counted");
+            let of = |group: u16| part.state.tables().iter().map(|t| t.of_key_group(group).count()).sum::<usize>();
+            assert_eq!(part.range.iter().map(of).sum::<usize>(), there, "{when}: key groups are told apart");
             for namespace in part.state.namespaces() {
-                if !part.state.has_more(namespace) {
-                    continue;
-                }
-                let (mut progress, mut more) = (part.state.go_through(namespace), true);
-                while more {
-                    let entries;
-                    (entries, more) = part.state.next_page(namespace, &mut progress).await.unwrap();
-                    for (key, value) in entries {
-                        assert_eq!(found.insert((namespace, key), value), None, "{when}: {key} is there twice");
+                for key_group in part.range.iter().collect::<Vec<_>>() {
+                    let (mut from, mut more) = (None, part.state.has_more(namespace, key_group));
+                    while more {
+                        let entries;
+                        (entries, from) = part.state.next_page(namespace, key_group, from).await.unwrap();
+                        more = from.is_some();
+                        for (key, value) in entries {
+                            assert_eq!(found.insert((namespace, key), value), None, "{when}: {key} is there twice");
+                        }
                     }
                 }
             }
@@ -221,9 +233,12 @@ impl World {
             let mut records: Vec<_> =
                 mine.into_iter().map(|(key, hash)| Keyed { hash: *hash, key: *key, record: add, at: 0 }).collect();
             let mut missing = Vec::new();
-            part.state.missing(&records, |_| Some(window), &mut missing).unwrap();
+            part.state.missing(&records, |_, need| need(window), &mut missing).unwrap();
             part.state.load(missing).await.unwrap();
-            let change = |sum: &mut u64, next: Keyed<u32, u64>| *sum += next.record;
+            let change = |sum: &mut u64, next: Keyed<u32, u64>| match next.record {
+                REMOVE => *sum = 0,
+                add => *sum += add,
+            };
             part.state.update_while(window, &mut records.drain(..), |_| true, || 0, change).unwrap();
             // A snapshot that has to be finished for it is returned before there is room.
             for _ in 0..2 {
@@ -236,8 +251,12 @@ impl World {
             assert!(!part.state.needs_tending(), "there is room again");
         }
         for (key, _) in keys {
-            *self.model.entry((window, key)).or_insert(0) += add;
+            match add {
+                REMOVE => drop(self.model.remove(&(window, key))),
+                add => *self.model.entry((window, key)).or_insert(0) += add,
+            }
         }
+        self.removed |= add == REMOVE;
     }
 
     async fn run(&mut self, op: Op) {

@@ -11,6 +11,7 @@ use std::{
 
 use tidegate_checkpoint::error::Result;
 
+pub use super::advance::Visit;
 use super::node::KeyedNode;
 use crate::{
     api::stream::Stream,
@@ -31,6 +32,8 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
     type Value: Value;
     /// What it emits.
     type Out: Send + 'static;
+    /// Which entries are as none: to remove one is to make its value such. `None`: no entry is ever removed.
+    const IS_VACANT: Option<fn(&Self::Value) -> bool> = None;
 
     /// Takes a batch and leaves it empty.
     ///
@@ -48,9 +51,9 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
         let _ = state;
     }
 
-    /// The namespace in which `process` would look for a record's entry; `None`: it would look for none. Where the
-    /// tables hold a part of the state, the entry is read before.
-    fn namespace(&self, record: &Keyed<K, T>) -> Option<i64>;
+    /// Names the namespaces in which `process` would look for entries of a record's key. Where the tables hold a part of
+    /// the state, those are read before.
+    fn needs(&self, record: &Keyed<K, T>, need: &mut dyn FnMut(i64));
 
     /// The watermark has advanced; it is passed on afterwards. Says what is to be gone through before, in this order.
     fn advance(&mut self, state: &mut KeyedState<K, Self::Value>, watermark: Timestamp) -> Vec<Visit> {
@@ -58,19 +61,52 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
         Vec::new()
     }
 
-    /// One of the entries of a namespace that fires.
+    /// One of the entries of the namespaces that fire under this name.
     fn fire<O: Output<Self::Out>>(
         &mut self,
         state: &KeyedState<K, Self::Value>,
-        namespace: i64,
+        name: i64,
         entry: (&K, &Self::Value),
         out: &mut O,
     ) {
-        let _ = (state, namespace, entry, out);
+        let _ = (state, name, entry, out);
     }
 
-    /// Everything that `advance` has named has been gone through.
+    /// Names the entries that `due` would look at, by namespace, hash and key: they are read before.
+    fn wants(&self, want: &mut dyn FnMut(i64, u64, &K)) {
+        let _ = want;
+    }
+
+    /// All entries of a key group have fired, or all that is due has been gone through: what comes of it is done, as much
+    /// of it as `wants` has named. Returns whether there is more.
+    ///
+    /// # Errors
+    /// As `process`.
+    fn due<O: Output<Self::Out>>(&mut self, state: &mut KeyedState<K, Self::Value>, out: &mut O) -> Result<bool> {
+        let _ = (state, out);
+        Ok(false)
+    }
+
+    /// Everything that `advance` or `tick` has named has been gone through.
     fn advanced(&mut self) {}
+
+    /// Whether it has anything to do with processing time.
+    fn uses_clock(&self) -> bool {
+        false
+    }
+    /// Before a batch: the machine's clock.
+    fn clock(&mut self, now: Timestamp) {
+        let _ = now;
+    }
+    /// When the clock makes something due.
+    fn wakes_at(&self) -> Option<Timestamp> {
+        None
+    }
+    /// The clock has made something due. As `advance`.
+    fn tick(&mut self, state: &mut KeyedState<K, Self::Value>, now: Timestamp) -> Vec<Visit> {
+        let _ = (state, now);
+        Vec::new()
+    }
 
     /// A control for its side streams.
     fn side(&mut self, control: Control) {
@@ -88,17 +124,6 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
     fn sweep_side(&mut self) -> bool {
         false
     }
-}
-
-/// What becomes of a namespace when the watermark advances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Visit {
-    /// The namespace.
-    pub namespace: i64,
-    /// Whether its entries fire.
-    pub fires: bool,
-    /// Whether they are discarded then.
-    pub discards: bool,
 }
 
 /// Makes the operator of each subtask.

@@ -10,6 +10,7 @@ pub mod shared;
 pub mod side;
 pub mod union;
 
+mod advance;
 pub mod aggregate;
 pub mod keyed;
 mod node;

@@ -13,9 +13,12 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::{
     collections::VecDeque,
+    future::Future,
     marker::PhantomData,
+    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tidegate_checkpoint::{
@@ -25,9 +28,9 @@ use tidegate_checkpoint::{
     manifest::StateHandle,
 };
 
-use super::keyed::{KeyedOperator, Visit};
+use super::{advance::Advance, keyed::KeyedOperator};
 use crate::{
-    env::now,
+    env::{Sleep, now, sleep, wall_ms},
     metrics::stats::OperatorStats,
     plan::NodeId,
     record::{Barrier, BatchOutput, Control, Keyed, Output},
@@ -37,13 +40,14 @@ use crate::{
     },
     state::{
         backend::OpenContext,
-        cached::{Progress, Sealed},
+        cached::Sealed,
         codec::{decode_key, encode_key},
         hash::{Key, check_key, hash_key},
         keyed::{KeyedState, Swept},
         savepoint::{self, entries::Source, files::Reader},
         table::Value,
     },
+    time::Timestamp,
 };
 
 /// Entries captured in one slice of sweeping.
@@ -52,15 +56,15 @@ const SWEEP_ENTRIES: u64 = 4096;
 const IN_LINE_MAX: usize = 8192;
 
 /// What something that was waited for has come to, and the state.
-type Work<K, V> = BoxFuture<'static, (KeyedState<K, V>, Result<Done<K, V>>)>;
+pub(super) type Work<K, V> = BoxFuture<'static, (KeyedState<K, V>, Result<Done<K, V>>)>;
 
-enum Done<K, V> {
+pub(super) enum Done<K, V> {
     /// Entries have been read.
     Loaded,
     /// Room has been made; perhaps a snapshot was finished for it.
     Tended(Option<Sealed>),
-    /// Some entries of a namespace that fires, how far it has been gone through, and whether there is more.
-    Page(Vec<(K, V)>, Progress, bool),
+    /// Some entries of a namespace that fires, and from where on there may be more.
+    Page(Vec<(K, V)>, Option<Bytes>),
 }
 
 enum Input<K, T> {
@@ -68,30 +72,22 @@ enum Input<K, T> {
     Control(Control),
 }
 
-/// A watermark that goes through what is due.
-struct Advance {
-    watermark: Control,
-    visits: VecDeque<Visit>,
-    /// Of the first of them; `None`: it has not been begun.
-    progress: Option<Progress>,
-}
-
 /// The running operator with its state.
 pub(super) struct KeyedNode<K: Key, T, Op: KeyedOperator<K, T>, O> {
-    operator: Op,
+    pub(super) operator: Op,
     /// `None` while something is waited for.
-    state: Option<KeyedState<K, Op::Value>>,
-    work: Option<Work<K, Op::Value>>,
+    pub(super) state: Option<KeyedState<K, Op::Value>>,
+    pub(super) work: Option<Work<K, Op::Value>>,
     opening: Option<BoxFuture<'static, Result<KeyedState<K, Op::Value>>>>,
     /// What has come and could not be handled yet.
     line: VecDeque<Input<K, T>>,
     records_in_line: usize,
     /// So many at the head of the line have all that they need in the tables.
     loaded: usize,
-    advance: Option<Advance>,
-    out: O,
+    pub(super) advance: Option<Advance>,
+    pub(super) out: O,
     reporter: Reporter,
-    stats: Arc<OperatorStats>,
+    pub(super) stats: Arc<OperatorStats>,
     fault: Option<Error>,
     /// No batch has come yet.
     begins: bool,
@@ -99,6 +95,8 @@ pub(super) struct KeyedNode<K: Key, T, Op: KeyedOperator<K, T>, O> {
     /// There may be no other call to sweep: the last one came while the state was away, or before the barrier's turn.
     sweeps_later: bool,
     records_in: u64,
+    /// Wakes the task when the clock makes something due, and when that is.
+    alarm: Option<(Timestamp, Pin<Box<Sleep>>)>,
     input: PhantomData<fn(T)>,
 }
 
@@ -121,7 +119,9 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         };
         let operator_id = id.clone();
         let opening = async move {
-            open_state(&context, open).await.map_err(|e| e.at(format!("state of operator {operator_id}")))
+            open_state(&context, open, Op::IS_VACANT)
+                .await
+                .map_err(|e| e.at(format!("state of operator {operator_id}")))
         };
         Ok(Self {
             operator,
@@ -140,6 +140,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             sweeping: false,
             sweeps_later: false,
             records_in: 0,
+            alarm: None,
             input: PhantomData,
         })
     }
@@ -173,10 +174,13 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         }
         if !is_loaded {
             let mut missing = Vec::new();
-            state.missing(batch, |record| self.operator.namespace(record), &mut missing)?;
+            state.missing(batch, |record, need| self.operator.needs(record, need), &mut missing)?;
             if !missing.is_empty() {
                 return Ok(false);
             }
+        }
+        if self.operator.uses_clock() {
+            self.operator.clock(wall_ms());
         }
         // While sweeping, every record may have to capture a sub-shard.
         let began = self.sweeping.then(now);
@@ -191,11 +195,9 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
     /// Handles a control up to where something has to be waited for; then `advance` has what is left.
     fn handle(&mut self, control: Control) {
         match (control, &mut self.state) {
-            (Control::Watermark(watermark), Some(state)) => {
-                self.stats.watermark.store(watermark, Relaxed);
-                let visits = self.operator.advance(state, watermark).into();
-                self.advance = Some(Advance { watermark: control, visits, progress: None });
-                return self.go_through();
+            (Control::Watermark(watermark), Some(_)) => {
+                let advanced = self.advance_to(watermark);
+                return self.check(advanced);
             }
             (Control::Barrier(barrier), Some(_)) => self.barrier(barrier),
             (Control::Marker(made), _) => self.stats.latency(now().duration_since(made).as_micros() as u64),
@@ -204,69 +206,17 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         self.pass_on(control);
     }
 
-    fn pass_on(&mut self, control: Control) {
+    pub(super) fn pass_on(&mut self, control: Control) {
         self.out.control(control);
         self.operator.side(control);
     }
 
-    /// Goes through what is due, and passes the watermark on behind it. Of a namespace first what is in the tables, then
-    /// page by page what is not.
-    fn go_through(&mut self) {
-        while let (Some(advance), Some(state)) = (&mut self.advance, &mut self.state) {
-            let Some(visit) = advance.visits.front().copied() else {
-                let watermark = advance.watermark;
-                self.advance = None;
-                self.operator.advanced();
-                return self.pass_on(watermark);
-            };
-            let namespace = visit.namespace;
-            if visit.fires && advance.progress.is_none() {
-                for table in state.tables().iter().filter(|t| t.namespace() == namespace) {
-                    for entry in table.iter() {
-                        self.operator.fire(state, namespace, entry, &mut self.out);
-                    }
-                }
-                advance.progress = state.has_more(namespace).then(|| state.go_through(namespace));
-            }
-            if let Some(mut progress) = advance.progress.take() {
-                if let Some(mut state) = self.state.take() {
-                    self.work = Some(Box::pin(async move {
-                        let page = state.next_page(namespace, &mut progress).await;
-                        (state, page.map(|(entries, more)| Done::Page(entries, progress, more)))
-                    }));
-                }
-                return;
-            }
-            self.leave(visit);
-        }
-    }
-
-    /// The first of what is due has been gone through.
-    fn leave(&mut self, visit: Visit) {
-        if let (Some(advance), Some(state)) = (&mut self.advance, &mut self.state) {
-            advance.visits.pop_front();
-            if visit.discards {
-                state.discard(visit.namespace);
-            }
-        }
-    }
-
     /// Something that was waited for is there.
     fn done(&mut self, done: Done<K, Op::Value>) {
-        match (done, &mut self.advance, &self.state) {
-            (Done::Page(entries, progress, more), Some(advance), Some(state)) => {
-                let Some(visit) = advance.visits.front().copied() else { return };
-                for (key, value) in &entries {
-                    self.operator.fire(state, visit.namespace, (key, value), &mut self.out);
-                }
-                if more {
-                    advance.progress = Some(progress);
-                } else {
-                    self.leave(visit);
-                }
-            }
-            (Done::Tended(Some((epoch, durable))), ..) => self.acknowledge(epoch, durable),
-            _ => {}
+        match done {
+            Done::Page(entries, more) => self.page(&entries, more),
+            Done::Tended(Some((epoch, durable))) => self.acknowledge(epoch, durable),
+            Done::Loaded | Done::Tended(None) => {}
         }
     }
 
@@ -287,7 +237,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
                 return Ok(());
             }
             if self.advance.is_some() {
-                self.go_through();
+                self.go_through()?;
                 continue;
             }
             if self.loaded == 0 && self.state.as_mut().is_some_and(KeyedState::needs_tending) {
@@ -330,29 +280,60 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         let mut keys: Vec<Bytes> = Vec::new();
         for input in &self.line {
             if let Input::Batch(batch) = input {
-                state.missing(batch, |record| self.operator.namespace(record), &mut keys)?;
+                state.missing(batch, |record, need| self.operator.needs(record, need), &mut keys)?;
             }
         }
         self.loaded = self.line.len();
         if keys.is_empty() {
             return Ok(());
         }
+        self.read(keys);
+        Ok(())
+    }
+
+    /// Reads entries into the tables.
+    pub(super) fn read(&mut self, keys: Vec<Bytes>) {
         self.work = self.state.take().map(|mut state| -> Work<_, _> {
             Box::pin(async move {
                 let loaded = state.load(keys).await;
                 (state, loaded.map(|()| Done::Loaded))
             })
         });
-        Ok(())
     }
 
-    fn tend(&mut self) {
+    /// Makes room in the tables, and has the backend take in what it was given.
+    pub(super) fn tend(&mut self) {
+        // What the line needs may have to go.
+        self.loaded = 0;
         self.work = self.state.take().map(|mut state| -> Work<_, _> {
             Box::pin(async move {
                 let tended = state.tend().await;
                 (state, tended.map(Done::Tended))
             })
         });
+    }
+
+    /// Goes through what the clock has made due, and sees to it that the task is woken for what it will.
+    fn look_at_the_clock(&mut self, cx: &mut Context<'_>) -> Result<()> {
+        while self.is_free() {
+            let Some(at) = self.operator.wakes_at() else {
+                self.alarm = None;
+                return Ok(());
+            };
+            let left = at.saturating_sub(wall_ms());
+            if left <= 0 {
+                self.tick(wall_ms())?;
+                continue;
+            }
+            if self.alarm.as_ref().is_none_or(|(set, _)| *set != at) {
+                self.alarm = Some((at, Box::pin(sleep(Duration::from_millis(left.unsigned_abs())))));
+            }
+            if self.alarm.as_mut().is_none_or(|(_, sleep)| sleep.as_mut().poll(cx).is_pending()) {
+                return Ok(());
+            }
+            self.alarm = None;
+        }
+        Ok(())
     }
 
     fn barrier(&mut self, barrier: Barrier) {
@@ -436,6 +417,10 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Bat
             let gone_on = self.go_on(cx);
             self.check(gone_on);
         }
+        if self.operator.uses_clock() {
+            let looked = self.look_at_the_clock(cx);
+            self.check(looked);
+        }
         if let Some(fault) = self.fault.take() {
             return Poll::Ready(Err(fault));
         }
@@ -469,7 +454,11 @@ fn is_given_back<K: Key>(key: &K, hash: u64) -> bool {
 }
 
 /// Opens the state from the checkpoint; from one of another backend, or a savepoint, by taking over what is in it.
-async fn open_state<K: Key, V: Value>(context: &AttemptContext, mut open: OpenContext) -> Result<KeyedState<K, V>> {
+async fn open_state<K: Key, V: Value>(
+    context: &AttemptContext,
+    mut open: OpenContext,
+    is_vacant: Option<fn(&V) -> bool>,
+) -> Result<KeyedState<K, V>> {
     let backend = context.backends.of(&open.operator)?;
     let is_foreign = |handle: &StateHandle| handle.backend != backend.name();
     let (foreign, own): (Vec<_>, Vec<_>) = std::mem::take(&mut open.restore).into_iter().partition(is_foreign);
@@ -480,6 +469,9 @@ async fn open_state<K: Key, V: Value>(context: &AttemptContext, mut open: OpenCo
     let cache = usize::try_from(settings.cache.as_u64()).unwrap_or(usize::MAX);
     let opened = backend.open(open).await?;
     let mut state = KeyedState::new(&name, opened, settings.codec, context.key_groups, range, cache);
+    if let Some(is_vacant) = is_vacant {
+        state = state.removing(is_vacant);
+    }
     if !foreign.is_empty() && !own_is_empty {
         return Err(Error::corrupt("a checkpoint has state of one operator in two backends"));
     }

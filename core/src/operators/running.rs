@@ -48,8 +48,8 @@ where
     type Value = A::State;
     type Out = U;
 
-    fn namespace(&self, _: &Keyed<K, T>) -> Option<i64> {
-        Some(NAMESPACE)
+    fn needs(&self, _: &Keyed<K, T>, need: &mut dyn FnMut(i64)) {
+        need(NAMESPACE);
     }
 
     #[inline(always)]

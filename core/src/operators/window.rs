@@ -190,10 +190,11 @@ where
         Ok(())
     }
 
-    fn namespace(&self, record: &Keyed<K, T>) -> Option<i64> {
-        let window = self.spec.windows.window(record.at)?;
-        let open = (window.end - 1).saturating_add(self.spec.lateness_ms) > self.watermark;
-        open.then_some(window.start)
+    fn needs(&self, record: &Keyed<K, T>, need: &mut dyn FnMut(i64)) {
+        let Some(window) = self.spec.windows.window(record.at) else { return };
+        if (window.end - 1).saturating_add(self.spec.lateness_ms) > self.watermark {
+            need(window.start);
+        }
     }
 
     fn advance(&mut self, state: &mut KeyedState<K, A::State>, watermark: Timestamp) -> Vec<Visit> {
@@ -207,12 +208,16 @@ where
         let end = |start: Timestamp| start.saturating_add(self.spec.windows.length_ms - 1);
         let mut due = state.namespaces();
         due.retain(|start| end(*start) <= watermark);
-        let visit = |start| Visit {
-            namespace: start,
-            fires: end(start) > before,
-            discards: end(start).saturating_add(self.spec.lateness_ms) <= watermark,
-        };
-        due.into_iter().map(visit).collect()
+        let mut visits = Vec::new();
+        for start in due {
+            if end(start) > before {
+                visits.push(Visit::Fire(start, vec![start]));
+            }
+            if end(start).saturating_add(self.spec.lateness_ms) <= watermark {
+                visits.push(Visit::Discard(start));
+            }
+        }
+        visits
     }
 
     fn fire<O: Output<Self::Out>>(

@@ -58,14 +58,6 @@ pub(super) struct Cache {
     hand: (usize, usize),
 }
 
-/// How far a namespace has been gone through.
-#[derive(Debug)]
-pub struct Progress {
-    /// What is still to be read in the backend: key groups, the first of them from a key on.
-    rest: BTreeSet<u16>,
-    from: Option<Bytes>,
-}
-
 impl Cache {
     pub(super) fn new(bytes_max: usize) -> Self {
         let (stored, dropped) = Default::default();
@@ -135,21 +127,36 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         Ok(())
     }
 
-    /// Adds the backend's keys of those entries that these records may need and that are not in the tables. `namespace`
-    /// says where a record's entry is; `None`: it needs none.
+    /// Adds the backend's keys of those entries that these records may need and that are not in the tables. `needs` names
+    /// the namespaces in which a record's entries are.
     ///
     /// # Errors
     /// [`Kind::User`](tidegate_checkpoint::error::Kind): a key does not serialise.
     pub fn missing<T>(
         &self,
         records: &[Keyed<K, T>],
-        namespace: impl Fn(&Keyed<K, T>) -> Option<i64>,
+        needs: impl Fn(&Keyed<K, T>, &mut dyn FnMut(i64)),
         keys: &mut Vec<Bytes>,
     ) -> Result<()> {
+        if self.cache.is_none() {
+            return Ok(());
+        }
+        self.missing_of(keys, |want| {
+            for record in records {
+                needs(record, &mut |namespace| want(namespace, record.hash, &record.key));
+            }
+        })
+    }
+
+    /// As [`KeyedState::missing`], of the entries that `wanted` names: namespace, hash and key.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn missing_of(&self, keys: &mut Vec<Bytes>, wanted: impl FnOnce(&mut dyn FnMut(i64, u64, &K))) -> Result<()> {
         let Some(cache) = &self.cache else { return Ok(()) };
         let mut last: Option<(i64, Option<&Table<K, V>>, bool)> = None;
-        for record in records {
-            let Some(namespace) = namespace(record) else { continue };
+        let mut outcome = Ok(());
+        wanted(&mut |namespace, hash, key| {
             let (_, table, stored) = *match &mut last {
                 Some(last) if last.0 == namespace => last,
                 last => {
@@ -158,13 +165,15 @@ impl<K: Key, V: Value> KeyedState<K, V> {
                     last.insert((namespace, table, stored))
                 }
             };
-            if stored && table.is_none_or(|table| table.misses(record.hash, &record.key)) {
-                let mut key = entry_prefix(key_group(record.hash, self.key_groups), namespace).to_vec();
-                encode_key(&record.key, &mut key)?;
-                keys.push(key.into());
+            if stored && table.is_none_or(|table| table.misses(hash, key)) {
+                let mut missing = entry_prefix(key_group(hash, self.key_groups), namespace).to_vec();
+                match encode_key(key, &mut missing) {
+                    Ok(()) => keys.push(missing.into()),
+                    Err(e) => outcome = Err(e),
+                }
             }
-        }
-        Ok(())
+        });
+        outcome
     }
 
     /// Reads entries into the tables, as far as there are such.
@@ -319,10 +328,11 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         Some((at, slot..end))
     }
 
-    /// Whether a namespace has entries that are not in the tables.
-    pub fn has_more(&self, namespace: i64) -> bool {
+    /// Whether a namespace may have entries of a key group that are not in the tables.
+    pub fn has_more(&self, namespace: i64, key_group: u16) -> bool {
+        let Some(cache) = self.cache.as_ref().filter(|cache| cache.has(namespace)) else { return false };
         let table = self.tables.iter().find(|t| t.namespace() == namespace);
-        self.cache.as_ref().is_some_and(|cache| cache.has(namespace)) && table.is_none_or(Table::is_partial)
+        table.is_none_or(Table::is_partial) && cache.stored.get(&namespace).is_some_and(|s| s.contains(&key_group))
     }
 
     /// All namespaces in which there is anything, in their order.
@@ -334,28 +344,24 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         all
     }
 
-    /// Begins to go through those entries of a namespace that are not in the tables.
-    pub fn go_through(&self, namespace: i64) -> Progress {
-        let stored = self.cache.as_ref().and_then(|cache| cache.stored.get(&namespace));
-        Progress { rest: stored.cloned().unwrap_or_default(), from: None }
-    }
-
-    /// The next of them, in no order that means anything; and whether there may be more. Nothing may change meanwhile.
+    /// Some of those entries of a namespace in a key group that are not in the tables, in no order that means anything;
+    /// and from where on there may be more. Nothing of the key group may change meanwhile.
     ///
     /// # Errors
     /// As [`KeyedState::load`].
-    pub async fn next_page(&mut self, namespace: i64, progress: &mut Progress) -> Result<(Vec<(K, V)>, bool)> {
-        let Some(key_group) = progress.rest.first().copied() else { return Ok((Vec::new(), false)) };
-        if progress.from.is_none() {
+    pub async fn next_page(
+        &mut self,
+        namespace: i64,
+        key_group: u16,
+        from: Option<Bytes>,
+    ) -> Result<(Vec<(K, V)>, Option<Bytes>)> {
+        if from.is_none() {
             self.flush().await?;
         }
         let prefix = entry_prefix(key_group, namespace);
-        let start = progress.from.take().unwrap_or_else(|| Bytes::copy_from_slice(&prefix));
+        let start = from.unwrap_or_else(|| Bytes::copy_from_slice(&prefix));
         let page = self.backend.scan(start, Some(behind(&prefix).into()), PAGE).await?;
-        match page.last() {
-            Some((last, _)) if page.len() == PAGE => progress.from = Some([&last[..], &[0]].concat().into()),
-            _ => drop(progress.rest.pop_first()),
-        }
+        let more = page.last().filter(|_| page.len() == PAGE).map(|(last, _)| [&last[..], &[0]].concat().into());
         let table = self.tables.iter().find(|t| t.namespace() == namespace);
         let mut entries = Vec::with_capacity(page.len());
         for (key, value) in &page {
@@ -365,6 +371,6 @@ impl<K: Key, V: Value> KeyedState<K, V> {
                 entries.push((key, value));
             }
         }
-        Ok((entries, !progress.rest.is_empty()))
+        Ok((entries, more))
     }
 }

@@ -167,6 +167,12 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
         self.shards.get(index as usize).is_some_and(|s| s.open == self.generation)
     }
 
+    /// Whether the sub-shard of a hash may be changed as it is.
+    #[inline(always)]
+    pub(super) fn may_change(&self, hash: u64) -> bool {
+        self.shard(hash).is_some_and(|(_, shard)| shard.open == self.generation)
+    }
+
     /// The value of a key, to be changed; it is made by `init` if there is none. `None`: its sub-shard has to be
     /// opened first.
     ///

@@ -41,7 +41,7 @@ use super::{
     hash::{Key, hash_key, key_group},
     savepoint::entries::{Page, Source},
     shard::Holds,
-    table::{Capture, Layout, Table, Value, is_watermark_key, namespace_of, watermark_key},
+    table::{Capture, IsVacant, Layout, Table, Value, is_watermark_key, namespace_of, watermark_key},
 };
 
 /// Bytes captured before they are handed to the backend.
@@ -91,6 +91,7 @@ pub struct KeyedState<K, V> {
     pub(super) restored: BTreeMap<u16, i64>,
     /// `None`: the tables hold everything.
     pub(super) cache: Option<Cache>,
+    is_vacant: IsVacant<V>,
 }
 
 impl<K: Key, V: Value> KeyedState<K, V> {
@@ -120,7 +121,15 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             watermark: None,
             restored: BTreeMap::new(),
             cache: cached.then(|| Cache::new(cache_bytes)),
+            is_vacant: None,
         }
+    }
+
+    /// Makes entries removable: one whose value is `vacant` is as none, and is not kept. Before anything is in it.
+    #[must_use]
+    pub fn removing(mut self, is_vacant: fn(&V) -> bool) -> Self {
+        self.is_vacant = Some(is_vacant);
+        self
     }
 
     /// Reads what was restored: all of it into the tables, unless the backend caches.
@@ -205,7 +214,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             let holds = self.cache.as_ref().map_or(Holds::Resident, |cache| cache.holds(namespace));
             let table = match self.spare.take() {
                 Some(spare) => spare.begin(namespace, self.generation, holds),
-                None => Table::new(namespace, self.depth_min, self.generation, holds),
+                None => Table::new(namespace, self.depth_min, self.generation, holds, self.is_vacant),
             };
             self.tables.push(table);
             self.tables.len() - 1
@@ -259,7 +268,9 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         init: impl FnOnce() -> V,
         change: impl FnOnce(&mut V),
     ) -> Result<()> {
-        self.open(namespace, hash)?;
+        if !self.cursor(namespace).may_change(hash) {
+            self.open(namespace, hash)?;
+        }
         let changed = self.cursor(namespace).entry(hash, key, init).map(change);
         changed.ok_or_else(|| Error::internal("a sub-shard that has been opened is not open"))
     }
@@ -282,9 +293,19 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         self.backend.write(std::mem::take(&mut self.capture.batch))
     }
 
+    /// The value of a key in a namespace, if it is in the tables.
+    pub fn get(&self, namespace: i64, hash: u64, key: &K) -> Option<&V> {
+        self.tables.iter().find(|table| table.namespace() == namespace)?.get(hash, key)
+    }
+
     /// The open tables, in no order.
     pub fn tables(&self) -> &[Table<K, V>] {
         &self.tables
+    }
+
+    /// The key groups that it is of.
+    pub fn key_groups(&self) -> KeyGroupRange {
+        self.range
     }
 
     /// Entries in all tables.

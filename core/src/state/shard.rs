@@ -6,7 +6,8 @@
 //!
 //! In a table over a backend that caches, each entry has two marks besides: that it differs from what the backend has,
 //! and that it has been used since somebody last looked for one that could go. An entry leaves only with others, when
-//! the whole sub-shard is built anew without them: a slot that became free would cut off those behind it.
+//! the whole sub-shard is built anew without them: a slot that became free would cut off those behind it. So does one
+//! that its operator has made *vacant* ([`prune`](Shard::prune)): until then it is in the way of nobody.
 //!
 //! Which tags a look-up needs is known from the hash, and which slot from the tags, before any key is compared.
 //! In a state larger than the caches that is what counts: what will be looked up is asked for ahead, first its tags
@@ -91,6 +92,11 @@ const CHANGED: u16 = 0x0101;
 const LOADED: u16 = 0x0100;
 const DIRTY: u16 = 0x00ff;
 
+/// Groups that have room for so many entries.
+fn groups_for(entries: usize) -> usize {
+    (entries * 8 / (LANES * 5) + 1).next_power_of_two()
+}
+
 impl<K: Key, V> Shard<K, V> {
     pub(super) fn new(depth: u8, generation: u32, holds: Holds) -> Self {
         let (tags, groups, marks) = Default::default();
@@ -150,6 +156,11 @@ impl<K: Key, V> Shard<K, V> {
         Err(usize::MAX)
     }
 
+    /// The value in a slot.
+    pub(super) fn get(&self, at: usize) -> Option<&V> {
+        self.groups.get(at / LANES).and_then(|g| g.0[at % LANES].as_ref()).map(|entry| &entry.1)
+    }
+
     /// The value in a slot, to be changed.
     #[inline(always)]
     pub(super) fn value(&mut self, at: usize) -> Option<&mut V> {
@@ -202,19 +213,39 @@ impl<K: Key, V> Shard<K, V> {
     /// Doubles its slots.
     #[cold]
     pub(super) fn grow(&mut self) {
-        self.rebuild((self.groups.len() * 2).max(1), |_| true);
+        self.rebuild((self.groups.len() * 2).max(1), |_, _| true);
     }
 
-    /// Builds it anew with so many groups, or more if they are needed, out of the entries whose marks are as `keep`
-    /// says. Nobody has used them since.
-    fn rebuild(&mut self, groups: usize, keep: impl Fn(u16) -> bool) {
+    /// Builds it anew without the vacant entries, if those are a quarter or more; how many have gone. One that the
+    /// backend has not been told of stays until it has, and so does one for which it would be asked again.
+    pub(super) fn prune(&mut self, is_vacant: fn(&V) -> bool) -> usize {
+        let holds = self.holds;
+        let goes = |marks: u16, value: &V| match holds {
+            Holds::Resident => is_vacant(value),
+            Holds::All => marks & DIRTY == 0 && is_vacant(value),
+            Holds::Some => false,
+        };
+        let marks = |at: usize| self.marks.get(at / LANES).map_or(0, |marks| (marks >> (at % LANES)) & CHANGED);
+        let slots = self.groups.iter().flat_map(|group| &group.0).enumerate();
+        let gone = slots.filter(|(at, slot)| slot.as_ref().is_some_and(|entry| goes(marks(*at), &entry.1))).count();
+        if gone == 0 || gone * 4 < self.len as usize {
+            return 0;
+        }
+        self.rebuild(groups_for(self.len as usize - gone), |marks, value| !goes(marks, value));
+        self.open = STALE;
+        gone
+    }
+
+    /// Builds it anew with so many groups, or more if they are needed, out of the entries that `keep` says. Nobody has
+    /// used them since.
+    fn rebuild(&mut self, groups: usize, keep: impl Fn(u16, &V) -> bool) {
         let marks = std::mem::take(&mut self.marks);
         let old = self.make_room(groups);
         for (group, entries) in old.into_iter().enumerate() {
             let marks = marks.get(group).copied().unwrap_or(0);
             for (lane, entry) in entries.0.into_iter().enumerate() {
                 let marks = (marks >> lane) & CHANGED;
-                if let Some(entry) = entry.filter(|_| keep(marks)) {
+                if let Some(entry) = entry.filter(|entry| keep(marks, &entry.1)) {
                     self.put(hash_key(&entry.0), entry, marks);
                 }
             }
@@ -224,13 +255,12 @@ impl<K: Key, V> Shard<K, V> {
     /// Lets go of the entries that nobody has used since the last time and that the backend has as they are; how many
     /// those were.
     pub(super) fn evict(&mut self) -> usize {
-        let stays = |marks: u16| marks != 0;
+        let stays = |marks: u16, _: &V| marks != 0;
         let lanes = |marks: u16| ((marks | marks >> 8) & DIRTY).count_ones() as usize;
         let left: usize = self.marks.iter().map(|marks| lanes(*marks)).sum();
         let gone = (self.len as usize).saturating_sub(left);
         if gone > 0 {
-            let groups = (left * 8 / (LANES * 5) + 1).next_power_of_two();
-            self.rebuild(groups, stays);
+            self.rebuild(groups_for(left), stays);
             self.holds = Holds::Some;
             self.open = STALE;
         }

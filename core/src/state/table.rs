@@ -12,6 +12,10 @@
 //!
 //! Over a backend that caches, what is captured of a sub-shard is not a block but each of its dirty entries, under
 //! a key of its own.
+//!
+//! **Removal.** An entry is removed by making its value *vacant*, which is for the operator to say: to the table it is as
+//! none. It is not written into blocks, is deleted from a backend that caches, and goes with its like when its sub-shard
+//! is captured or has no more room. So to remove costs nothing by itself, and moves no entry while a batch is under way.
 use tidegate_checkpoint::error::Result;
 
 use super::{
@@ -36,6 +40,9 @@ const DEPTH_MAX: u8 = 22;
 pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
 impl<V: Serialize + DeserializeOwned + Send + 'static> Value for V {}
 
+/// Says of a value that its entry is as none; `None`: the operator never removes any.
+pub(super) type IsVacant<V> = Option<fn(&V) -> bool>;
+
 /// Where captured sub-shards go.
 #[derive(Debug)]
 pub(super) struct Capture {
@@ -58,11 +65,15 @@ impl Capture {
         Self { codec, batch, obsolete, active: false, entries: 0, key }
     }
 
-    /// One entry, under a key of its own.
-    fn entry<K: Key, V: Value>(&mut self, prefix: &[u8], key: &K, value: &V) -> Result<()> {
+    /// One entry, under a key of its own; or that there is none.
+    fn entry<K: Key, V: Value>(&mut self, prefix: &[u8], key: &K, value: Option<&V>) -> Result<()> {
         self.key.clear();
         self.key.extend_from_slice(prefix);
         encode_key(key, &mut self.key)?;
+        let Some(value) = value else {
+            self.batch.delete(&self.key);
+            return Ok(());
+        };
         let codec = self.codec;
         self.batch.put_with(&self.key, |bytes| {
             bytes.push(codec.id());
@@ -139,10 +150,11 @@ pub struct Table<K, V> {
     holds: Holds,
     /// Entries have left.
     partial: bool,
+    is_vacant: IsVacant<V>,
 }
 
 impl<K: Key, V: Value> Table<K, V> {
-    pub(super) fn new(namespace: i64, depth_min: u8, generation: u32, holds: Holds) -> Self {
+    pub(super) fn new(namespace: i64, depth_min: u8, generation: u32, holds: Holds, is_vacant: IsVacant<V>) -> Self {
         let directory = vec![NONE; 1 << depth_min];
         Self {
             namespace,
@@ -155,6 +167,7 @@ impl<K: Key, V: Value> Table<K, V> {
             len: 0,
             holds,
             partial: false,
+            is_vacant,
         }
     }
 
@@ -186,7 +199,7 @@ impl<K: Key, V: Value> Table<K, V> {
         self.namespace
     }
 
-    /// Entries.
+    /// Entries, with those that are vacant.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -222,6 +235,9 @@ impl<K: Key, V: Value> Table<K, V> {
         }
         let mut index = self.directory[slot] as usize;
         self.capture(index, slot, capture)?;
+        if self.shards[index].is_full() || self.shards[index].len as usize >= ENTRIES_MAX {
+            self.prune(index);
+        }
         if self.shards[index].len as usize >= ENTRIES_MAX && self.shards[index].depth < DEPTH_MAX {
             self.split(index, slot, capture);
             index = self.directory[slot_of(hash, self.depth)] as usize;
@@ -234,6 +250,12 @@ impl<K: Key, V: Value> Table<K, V> {
             (shard.saved, shard.open) = (false, self.generation);
         }
         Ok(())
+    }
+
+    fn prune(&mut self, index: usize) {
+        if let Some(is_vacant) = self.is_vacant {
+            self.len -= self.shards[index].prune(is_vacant);
+        }
     }
 
     fn split(&mut self, index: usize, slot: usize, capture: &mut Capture) {
@@ -262,36 +284,51 @@ impl<K: Key, V: Value> Table<K, V> {
         if self.shards[index].generation == generation {
             return Ok(());
         }
-        // Nothing is ever deleted: an empty one is new, or the memory of another window's.
-        if capture.active && !self.shards[index].saved && self.shards[index].len > 0 {
+        // An empty one of which nothing is stored is new, or the memory of another window's.
+        let shard = &self.shards[index];
+        if capture.active && !shard.saved && (shard.len > 0 || shard.stored) {
             if self.holds != Holds::Resident {
                 self.clean(index, slot, capture, false)?;
                 let shard = &mut self.shards[index];
                 (shard.saved, shard.open, shard.generation) = (true, STALE, generation);
                 return Ok(());
             }
-            let key = self.block_key(index, slot);
-            let shard = &mut self.shards[index];
-            let codec = capture.codec;
-            capture.batch.put_with(&key, |bytes| {
-                bytes.push(Layout::of(codec) as u8);
-                bytes.extend_from_slice(&shard.len.to_le_bytes());
-                for (key, value) in shard.iter() {
-                    Layout::write(codec, key, value, bytes)?;
-                }
-                Ok(())
-            })?;
-            capture.entries += u64::from(shard.len);
-            (shard.stored, shard.saved, shard.open) = (true, true, STALE);
+            self.capture_block(index, slot, capture)?;
         }
         self.shards[index].generation = generation;
+        Ok(())
+    }
+
+    /// Captures a sub-shard as a block; where all its entries are vacant, that there is none.
+    fn capture_block(&mut self, index: usize, slot: usize, capture: &mut Capture) -> Result<()> {
+        let (key, codec, is_vacant) = (self.block_key(index, slot), capture.codec, self.is_vacant);
+        let shard = &mut self.shards[index];
+        let is_there = |entry: &&(K, V)| is_vacant.is_none_or(|is_vacant| !is_vacant(&entry.1));
+        let count = if is_vacant.is_some() { shard.iter().filter(is_there).count() as u32 } else { shard.len };
+        if count > 0 {
+            capture.batch.put_with(&key, |bytes| {
+                bytes.push(Layout::of(codec) as u8);
+                bytes.extend_from_slice(&count.to_le_bytes());
+                shard.iter().filter(is_there).try_for_each(|(key, value)| Layout::write(codec, key, value, bytes))
+            })?;
+        } else if shard.stored {
+            capture.batch.delete(&key);
+        }
+        // What was looked at counts for the sweep's pace.
+        capture.entries += u64::from(shard.len);
+        (shard.stored, shard.saved, shard.open) = (count > 0, true, STALE);
+        self.prune(index);
         Ok(())
     }
 
     /// Captures the dirty entries of a sub-shard, or those that nobody has used.
     fn clean(&mut self, index: usize, slot: usize, capture: &mut Capture, unused: bool) -> Result<()> {
         let prefix = entry_prefix(self.key_group(slot), self.namespace);
-        let captured = self.shards[index].clean(unused, |key, value| capture.entry(&prefix, key, value))?;
+        let is_vacant = self.is_vacant;
+        let captured = self.shards[index].clean(unused, |key, value| {
+            let value = Some(value).filter(|value| is_vacant.is_none_or(|is_vacant| !is_vacant(value)));
+            capture.entry(&prefix, key, value)
+        })?;
         capture.entries += captured;
         Ok(())
     }
@@ -416,7 +453,31 @@ impl<K: Key, V: Value> Table<K, V> {
 
     /// All entries, in no order that means anything.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.shards.iter().flat_map(|s| s.iter().map(|(key, value)| (key, value)))
+        self.there(self.shards.iter())
+    }
+
+    /// Those of a key group.
+    pub fn of_key_group(&self, key_group: u16) -> impl Iterator<Item = (&K, &V)> {
+        let (first, bits) = (usize::from(key_group), self.depth - self.depth_min);
+        let slots = self.directory.get(first << bits..(first + 1) << bits).unwrap_or_default();
+        // All slots of a sub-shard are one run.
+        let mut last = NONE;
+        let shards = slots.iter().filter(move |index| std::mem::replace(&mut last, **index) != **index);
+        self.there(shards.filter_map(|index| self.shards.get(*index as usize)))
+    }
+
+    /// Entries of sub-shards that are not vacant.
+    fn there<'a>(&self, shards: impl Iterator<Item = &'a Shard<K, V>>) -> impl Iterator<Item = (&'a K, &'a V)> {
+        let is_vacant = self.is_vacant;
+        let is_there = move |value: &V| is_vacant.is_none_or(|is_vacant| !is_vacant(value));
+        shards.flat_map(Shard::iter).filter(move |entry| is_there(&entry.1)).map(|(key, value)| (key, value))
+    }
+
+    /// The value of a key, if the table has it.
+    pub(super) fn get(&self, hash: u64, key: &K) -> Option<&V> {
+        let shard = self.shards.get(self.directory[slot_of(hash, self.depth)] as usize)?;
+        let value = shard.get(shard.find(hash, key).ok()?)?;
+        self.is_vacant.is_none_or(|is_vacant| !is_vacant(value)).then_some(value)
     }
 }
 
