@@ -33,6 +33,14 @@ const CLAIM_VERSION: u32 = 1;
 const HADOOP: &str = "name the NameNode (hdfs://host:port/path), or a name service that HADOOP_CONF_DIR knows";
 const RESTORE: &str = "restore it from a copy, or start from another checkpoint with checkpoint.from";
 
+/// The folders with writes that may be unfinished.
+const SWEPT: [&str; 4] = ["attempts", "manifests", "commits", "state"];
+
+/// Whether nobody will finish a write any more.
+fn is_swept(folder: &str, name: &str, attempt: Attempt) -> bool {
+    folder != "attempts" || paths::parse_attempt(name) < Some(attempt)
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Claim {
@@ -129,28 +137,28 @@ impl CheckpointStore {
     }
 
     /// Deletes what killed processes have left of writes to a local directory: see [`crate::unfinished`].
-    /// Claims are left alone: another's may be on its way. Blocks.
+    /// Done as the owner of an attempt: claims before its own are decided, while a later one may be on its way. Blocks.
     ///
     /// # Errors
     /// [`Kind::Unavailable`](crate::error::Kind), with the operating system's error.
-    pub fn sweep_unfinished(&self) -> Result<()> {
-        for folder in ["manifests", "commits", "state"] {
-            let folder = self.path(&paths::folder(&self.job, folder));
-            sweep_unfinished(&self.url, &folder, |_| true)
-                .map_err(|e| Error::unavailable(format!("cannot sweep {folder}")).caused_by(e))?;
+    pub fn sweep_unfinished(&self, attempt: Attempt) -> Result<()> {
+        for folder in SWEPT {
+            let path = self.path(&paths::folder(&self.job, folder));
+            sweep_unfinished(&self.url, &path, |name| is_swept(folder, name, attempt))
+                .map_err(|e| Error::unavailable(format!("cannot sweep {path}")).caused_by(e))?;
         }
         Ok(())
     }
 
-    /// The same on HDFS, as the owner of an attempt; claims before its own are decided.
+    /// The same on HDFS.
     ///
     /// # Errors
     /// As `put`.
     pub async fn sweep_unfinished_remote(&self, attempt: Attempt) -> Result<()> {
-        for folder in ["attempts", "manifests", "commits", "state"] {
+        for folder in SWEPT {
             let path = self.path(&paths::folder(&self.job, folder));
-            let is_swept = |name: &str| folder != "attempts" || paths::parse_attempt(name) < Some(attempt);
-            sweep_unfinished_remote(&self.url, &path, is_swept).await.map_err(|e| failed("sweep", folder, e))?;
+            let swept = sweep_unfinished_remote(&self.url, &path, |name| is_swept(folder, name, attempt)).await;
+            swept.map_err(|e| failed("sweep", folder, e))?;
         }
         Ok(())
     }

@@ -2,8 +2,9 @@
 //!
 //! `object_store` writes a local object as `name#1` beside its place and renames it when it is complete. It
 //! never lists such files, so what a crash leaves of them would stay for ever: they are looked for here, in
-//! the directory itself. On HDFS it is `.name.tmp.1`, and otherwise the same. Called only by the owner of an attempt, about attempts before it: a writer whose
-//! file vanishes under it is fenced, and its write fails.
+//! the directory itself. On HDFS it is `.name.tmp.1`, and otherwise the same.
+//! Called only by the owner of an attempt, about attempts before it: a writer whose file vanishes under it is fenced,
+//! and its write fails.
 use object_store::{Result, path::Path};
 use std::{
     fs, io,
@@ -19,8 +20,8 @@ pub(crate) fn local_directory(url: &str) -> Option<&str> {
     }
 }
 
-/// Deletes unfinished writes below `prefix` of the store behind `url`, but only in those of its directories
-/// whose name `is_swept`; says how many.
+/// Deletes unfinished writes below `prefix` of the store behind `url`; directly below it only those, and only in those
+/// directories, whose name `is_swept`: of a write, the name that it was to have. Says how many.
 ///
 /// # Errors
 /// The operating system's, but for what somebody else has deleted meanwhile.
@@ -29,8 +30,8 @@ pub fn sweep_unfinished(url: &str, prefix: &Path, is_swept: impl Fn(&str) -> boo
     sweep(&prefix.parts().fold(PathBuf::from(directory), |path, part| path.join(part.as_ref())), &is_swept)
 }
 
-/// The same on HDFS, which is elsewhere: and so it waits, and does not block. A write directly below `prefix` is swept
-/// if the name that it was to have `is_swept`. Nothing happens to stores that leave nothing.
+/// The same on HDFS, which is elsewhere: and so it waits, and does not block. Nothing happens to stores that leave
+/// nothing.
 ///
 /// # Errors
 /// As the store.
@@ -57,7 +58,7 @@ fn sweep(directory: &Directory, is_swept: &dyn Fn(&str) -> bool) -> io::Result<u
             if is_swept(&name.to_string_lossy()) {
                 swept += sweep(&entry.path(), &|_| true)?;
             }
-        } else if is_unfinished(&name.to_string_lossy()) {
+        } else if unfinished(&name.to_string_lossy()).is_some_and(is_swept) {
             match fs::remove_file(entry.path()) {
                 Ok(()) => swept += 1,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -68,8 +69,10 @@ fn sweep(directory: &Directory, is_swept: &dyn Fn(&str) -> bool) -> io::Result<u
     Ok(swept)
 }
 
-fn is_unfinished(name: &str) -> bool {
-    name.rsplit_once('#').is_some_and(|(_, n)| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+/// The name that an unfinished write was to have.
+fn unfinished(name: &str) -> Option<&str> {
+    let (name, n) = name.rsplit_once('#')?;
+    (!n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())).then_some(name)
 }
 
 #[cfg(test)]
@@ -84,14 +87,14 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         };
-        for name in ["a/b/part#1", "a/c/part#1", "a/part#23", "a/part", "a/x#y", "other/part#1"] {
+        for name in ["a/b/part#1", "a/c/part#1", "a/c#1", "a/part#23", "a/part", "a/x#y", "other/part#1"] {
             put(name);
         }
         let url = format!("file://{}", dir.path().display());
         let sweep = |url: &str, prefix: &str| sweep_unfinished(url, &Path::from(prefix), |name| name != "c").unwrap();
         assert_eq!(sweep(&url, "a"), 2);
         assert_eq!(sweep(&url, "a"), 0);
-        assert!(["a/part", "a/x#y", "a/c/part#1", "other/part#1"].iter().all(|n| dir.path().join(n).exists()));
+        assert!(["a/part", "a/x#y", "a/c/part#1", "a/c#1", "other/part#1"].iter().all(|n| dir.path().join(n).exists()));
         assert_eq!((sweep(&url, "missing"), sweep("s3://bucket", "")), (0, 0));
     }
 }

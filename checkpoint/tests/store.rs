@@ -155,3 +155,18 @@ fn an_error_of_the_operating_system_is_of_the_kind_that_says_what_to_do() {
         assert_eq!(failed("write", "x", error).kind(), kind, "{cause}");
     }
 }
+
+#[tokio::test]
+async fn what_killed_claimants_have_left_is_swept_but_not_what_a_later_one_is_writing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::open(dir.path().to_str().unwrap(), job()).unwrap();
+    store.claim("before").await.unwrap();
+    let attempt = store.claim("me").await.unwrap();
+    let file = |attempt: u64| dir.path().join(format!("{}#1", paths::attempt(&job(), Attempt(attempt))));
+    for n in [1, 2, 3] {
+        std::fs::write(file(n), "half").unwrap();
+    }
+    store.sweep_unfinished(attempt).unwrap();
+    assert_eq!([1, 2, 3].map(|n| file(n).exists()), [false, true, true]);
+    assert_eq!(store.attempts().await.unwrap(), [1, 2].map(Attempt));
+}

@@ -89,7 +89,7 @@ pub(super) async fn begin(
     run.attempts = Some((first, attempt));
     if store.is_local() {
         let sweeper = store.clone();
-        spawn_blocking(move || sweeper.sweep_unfinished())
+        spawn_blocking(move || sweeper.sweep_unfinished(attempt))
             .await
             .map_err(|e| Error::internal("the sweep of the checkpoint store has panicked").caused_by(e))??;
     } else {
