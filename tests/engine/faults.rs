@@ -10,7 +10,10 @@ use crate::{
 };
 use bytes::Bytes;
 use serde::Serialize;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tidegate::{
     FileSink, Job, JobHandle, JobState, Settings, Stream,
     extend::{checkpoint::manifest::Manifest, env::sleep},
@@ -64,6 +67,16 @@ async fn assert_exact(store: &Store) {
     assert_same(rows(&contents), expected(COUNT));
     let of = |part: &str| contents.keys().filter(|p| p.contains(part)).cloned().collect::<Vec<_>>();
     assert_eq!(of(".staging"), Vec::<String>::new());
+}
+
+/// There is one checkpoint, and what it refers to, and nothing else.
+async fn assert_one_checkpoint(store: &Store, when: &str) {
+    let contents = store.contents().await;
+    let of = |part: &str| contents.keys().filter(|p| p.contains(part)).cloned().collect::<Vec<_>>();
+    assert_eq!((of("/commits/").len(), of("/manifests/").len()), (1, 1), "{when}");
+    let manifest = Manifest::decode(&contents[&of("/manifests/")[0]]).unwrap();
+    let referred: BTreeSet<_> = manifest.objects().map(|o| o.path.clone()).collect();
+    assert_eq!(of("/state/"), referred.into_iter().collect::<Vec<_>>(), "{when}");
 }
 
 /// What becomes of the checkpoint in which the store does not work.
@@ -313,16 +326,32 @@ fn what_a_collection_could_not_delete_the_next_one_does() {
                 s.gate.open();
                 let status = finished(handle).await;
                 assert_eq!((status.restarts, status.last_abandoned), (0, None), "{path} {fault:?}");
-                let contents = s.store.contents().await;
-                let of = |part: &str| contents.keys().filter(|p| p.contains(part)).cloned().collect::<Vec<_>>();
-                assert_eq!((of("/commits/").len(), of("/manifests/").len()), (1, 1), "{path} {fault:?}");
-                let manifest = Manifest::decode(&contents[&of("/manifests/")[0]]).unwrap();
-                let mut referred: Vec<_> = manifest.objects().map(|o| o.path.clone()).collect();
-                referred.sort();
-                referred.dedup();
-                assert_eq!(of("/state/"), referred, "{path} {fault:?}");
+                assert_one_checkpoint(&s.store, &format!("{path} {fault:?}")).await;
                 assert_exact(&s.store).await;
             });
         }
     }
+}
+
+/// No checkpoint comes after the last one, whose collection would do it.
+#[test]
+fn what_a_collection_has_missed_is_collected_before_the_job_ends() {
+    paused(async {
+        let mut settings = settings(1);
+        settings.checkpoint.retained = 1;
+        let s = summing(&Store::new(), settings);
+        let handle = s.job.start().unwrap();
+        s.store.on(Op::Delete, "/commits/", Fault::Stalls, 1);
+        for part in 1..=3 {
+            s.write(&handle, COUNT / 10 * part).await;
+            assert_eq!(handle.checkpoint_now().await.unwrap(), part);
+        }
+        s.store.hit(1).await;
+        s.gate.open();
+        until(|| handle.status().last_checkpoint.is_some_and(|last| last.epoch == 4)).await;
+        s.store.heal();
+        finished(handle).await;
+        assert_one_checkpoint(&s.store, "the last").await;
+        assert_exact(&s.store).await;
+    });
 }

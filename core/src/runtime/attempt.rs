@@ -115,6 +115,8 @@ pub(super) struct Driver<'a> {
     events: mpsc::Receiver<TaskEvent>,
     io: JoinSet<Event>,
     garbage: Option<crate::env::JoinHandle<()>>,
+    /// Whether a checkpoint has completed since it began.
+    missed: bool,
     told: Told,
     began: Instant,
     parent: Option<Epoch>,
@@ -192,6 +194,7 @@ impl<'a> Driver<'a> {
             events,
             io: JoinSet::new(),
             garbage: None,
+            missed: false,
             told: Told::new(shared.graph.sources()),
             began,
             parent,
@@ -251,9 +254,13 @@ impl<'a> Driver<'a> {
                 done |= self.act(command)?;
             }
             if done {
-                if let Some(garbage) = self.garbage.take() {
+                while let Some(garbage) = self.garbage.take() {
                     // It reports its own errors; here it only has to have ended.
                     let _ = garbage.await;
+                    // There is no next one.
+                    if std::mem::take(&mut self.missed) {
+                        self.collect_garbage();
+                    }
                 }
                 self.told.finish().await;
                 return Ok(());
@@ -364,7 +371,8 @@ impl<'a> Driver<'a> {
 
     /// One collection at a time, beside everything else; what it misses the next one gets.
     fn collect_garbage(&mut self) {
-        if self.garbage.as_ref().is_some_and(|g| !g.is_finished()) {
+        self.missed = self.garbage.as_ref().is_some_and(|g| !g.is_finished());
+        if self.missed {
             return;
         }
         let (store, attempt, retained) =
