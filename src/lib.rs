@@ -41,9 +41,10 @@ pub use tidegate_connectors::{
     Collect, Collection, FileSink, FileSource, ForEach, Generator, Stdin, Stdout, generator::random,
 };
 pub use tidegate_core::{
-    Aggregate, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport, Count, Error,
-    FarFuture, Figure, FigureValue, JobHandle, JobMetrics, JobState, JobStatus, KeyedStream, Kind, Latency,
-    OperatorMetrics, Result, Settings, SourceStream, Stream, Timestamp, Tumbling, Undecodable, WatermarkGenerator,
+    Aggregate, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport, CoProcessFunction,
+    Connected, Context, Count, Either, Error, FarFuture, Figure, FigureValue, JobHandle, JobMetrics, JobState,
+    JobStatus, KeyedStream, Kind, Latency, OperatorMetrics, OutputTag, ProcessFunction, ProcessStream, Result,
+    Settings, SourceStream, Stream, TimeToLive, Timer, Timestamp, Tumbling, Undecodable, WatermarkGenerator,
     Watermarks, Window, Windowed, WindowedStream, settings::RestartStrategy, state::codec::Codec,
 };
 

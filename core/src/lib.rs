@@ -26,8 +26,8 @@ pub mod testkit;
 pub mod time;
 
 pub use api::{
-    AttemptReport, CheckpointReport, Job, JobHandle, JobState, JobStatus, KeyedStream, SourceStream, Stream,
-    WindowedStream,
+    AttemptReport, CheckpointReport, CoProcessFunction, Job, JobHandle, JobState, JobStatus, KeyedStream,
+    ProcessStream, SourceStream, Stream, WindowedStream,
 };
 pub use bytesize::ByteSize;
 pub use connect::Undecodable;
@@ -35,6 +35,8 @@ pub use foreach_batch::Batch;
 pub use metrics::{CheckpointMetrics, Figure, FigureValue, JobMetrics, Latency, OperatorMetrics};
 pub use operators::{
     aggregate::{Aggregate, Count},
+    connected::{Connected, Either},
+    process::{Context, OutputTag, ProcessFunction, TimeToLive, Timer},
     shared::BoxedStream,
     window::{Tumbling, Windowed},
 };

@@ -17,6 +17,7 @@ mod local;
 mod metrics;
 mod pipeline;
 mod pressure;
+mod process;
 mod restart;
 mod savepoints;
 mod script;

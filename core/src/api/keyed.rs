@@ -12,7 +12,7 @@ use crate::{
         shared::BoxedStream,
         window::{Tumbling, WindowSpec, Windowed},
     },
-    plan::{NodeId, NodeKind, StateBound},
+    plan::{NodeId, StateBound},
     state::hash::Key,
     time::millis,
 };
@@ -21,8 +21,8 @@ use serde::{Serialize, de::DeserializeOwned};
 /// See [`Stream::key_by`].
 #[derive(Debug)]
 pub struct KeyedStream<S, F> {
-    upstream: S,
-    key: F,
+    pub(crate) upstream: S,
+    pub(crate) key: F,
 }
 
 impl<S, K, F> KeyedStream<S, F>
@@ -36,14 +36,14 @@ where
     }
 
     fn node(&self, operator: &str, name: &str) -> NodeId {
-        self.upstream.graph().add(NodeKind::Keyed, operator, Some(name), &[self.upstream.node()])
+        super::process::node(self, operator, name)
     }
 
     /// A running aggregation: for each record, its key and the result so far.
     pub fn aggregate<A: Aggregate<S::Item>>(self, name: &str, aggregate: A) -> impl Stream<Item = (K, A::Output)> {
         let node = self.node("aggregate", name);
         let spec = Running { aggregate, emit: |key: K, value: A::Output| (key, value) };
-        KeyedStreamOp::new(self.upstream, self.key, spec, name, node)
+        KeyedStreamOp::new(self, spec, name, node)
     }
 
     /// A running fold: for each record, its key and the accumulator so far.
@@ -54,7 +54,7 @@ where
     {
         let node = self.node("fold", name);
         let spec = Running { aggregate: Fold { init, f }, emit: |key: K, value: A| (key, value) };
-        KeyedStreamOp::new(self.upstream, self.key, spec, name, node)
+        KeyedStreamOp::new(self, spec, name, node)
     }
 
     /// A running reduction: for each record, the reduction of all of its key so far.
@@ -66,7 +66,7 @@ where
         let node = self.node("reduce", name);
         // A reduction has a value from its first record on.
         let spec = Running { aggregate: Reduce(f), emit: |_: K, value: Option<S::Item>| value };
-        KeyedStreamOp::new(self.upstream, self.key, spec, name, node).filter_map(|value| value)
+        KeyedStreamOp::new(self, spec, name, node).filter_map(|value| value)
     }
 
     /// Windows of event time.
@@ -126,7 +126,7 @@ where
     pub fn aggregate<A: Aggregate<S::Item>>(self, aggregate: A) -> impl Stream<Item = Windowed<K, A::Output>> {
         let Self { keyed, name, node, windows, lateness_ms, late } = self;
         let spec = WindowSpec { windows, lateness_ms, late, aggregate };
-        KeyedStreamOp::new(keyed.upstream, keyed.key, spec, &name, node)
+        KeyedStreamOp::new(keyed, spec, &name, node)
     }
 
     /// The reduction of each key's records in each window.

@@ -2,11 +2,13 @@
 pub mod handle;
 pub mod job;
 pub mod keyed;
+pub mod process;
 pub mod source;
 pub mod stream;
 
 pub use handle::{AttemptReport, CheckpointReport, JobHandle, JobState, JobStatus};
 pub use job::Job;
 pub use keyed::{KeyedStream, WindowedStream};
+pub use process::{CoProcessFunction, ProcessStream};
 pub use source::{SourceStream, Stamp, Timed, Untimed};
 pub use stream::Stream;

@@ -42,8 +42,9 @@ pub(super) struct Advance {
     key_group: Option<u16>,
     namespace: usize,
     seen: Seen,
-    /// The operator may want to change something.
+    /// The operator may want to change something; and what it wants has been read, as far as there is such.
     is_due: bool,
+    is_read: bool,
     /// All visits have been made, and the operator asked once more.
     is_last: bool,
 }
@@ -81,11 +82,14 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         while let (Some(advance), Some(state)) = (&mut self.advance, &mut self.state) {
             if advance.is_due {
                 let mut missing = Vec::new();
-                state.missing_of(&mut missing, |want| self.operator.wants(want))?;
+                if !std::mem::replace(&mut advance.is_read, true) {
+                    state.missing_of(&mut missing, |want| self.operator.wants(want))?;
+                }
                 if !missing.is_empty() {
                     self.read(missing);
                     return Ok(());
                 }
+                advance.is_read = false;
                 advance.is_due = self.operator.due(state, &mut self.out)?;
                 if state.needs_tending() {
                     self.tend();

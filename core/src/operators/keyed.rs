@@ -14,7 +14,7 @@ use tidegate_checkpoint::error::Result;
 pub use super::advance::Visit;
 use super::node::KeyedNode;
 use crate::{
-    api::stream::Stream,
+    api::{keyed::KeyedStream, stream::Stream},
     plan::{Graph, NodeId},
     record::{BatchOutput, Control, Keyed, Output},
     runtime::{build::Build, exchange::Exchange, gate},
@@ -135,48 +135,84 @@ pub trait KeyedSpec<K: Key, T>: Send + Sync + 'static {
 }
 
 /// A keyed operator as a stream.
-pub struct KeyedStreamOp<S, F, Spec, K> {
-    upstream: S,
-    key: F,
-    spec: Spec,
+pub struct KeyedStreamOp<I, Spec, K> {
+    pub(crate) input: I,
+    pub(crate) spec: Spec,
     name: String,
     node: NodeId,
     keys: PhantomData<fn() -> K>,
 }
 
-impl<S: Stream, F, Spec, K> KeyedStreamOp<S, F, Spec, K> {
-    pub(crate) fn new(upstream: S, key: F, spec: Spec, name: &str, node: NodeId) -> Self {
-        Self { upstream, key, spec, name: name.to_owned(), node, keys: PhantomData }
+impl<I, Spec, K> KeyedStreamOp<I, Spec, K> {
+    pub(crate) fn new(input: I, spec: Spec, name: &str, node: NodeId) -> Self {
+        Self { input, spec, name: name.to_owned(), node, keys: PhantomData }
     }
 }
 
-impl<S, F, Spec, K> Stream for KeyedStreamOp<S, F, Spec, K>
+impl<I, Spec, K> Stream for KeyedStreamOp<I, Spec, K>
 where
-    S: Stream,
     K: Key,
-    F: Fn(&S::Item) -> K + Clone + Send + Sync + 'static,
-    Spec: KeyedSpec<K, S::Item>,
+    I: KeyedInput<K>,
+    Spec: KeyedSpec<K, I::Record>,
 {
-    type Item = <Spec::Operator as KeyedOperator<K, S::Item>>::Out;
+    type Item = <Spec::Operator as KeyedOperator<K, I::Record>>::Out;
 
     fn graph(&self) -> &Graph {
-        self.upstream.graph()
+        self.input.graph()
     }
     fn node(&self) -> NodeId {
         self.node
     }
     fn attach<O: Output<Self::Item>>(&self, build: &mut Build<'_>, out: O) -> Result<()> {
         let operator = self.spec.operator(build, self.node);
-        let input = KeyedNode::new(build, &self.name, self.node, operator, out)?;
+        let node = KeyedNode::new(build, &self.name, self.node, operator, out)?;
+        self.input.attach(build, self.node, node)
+    }
+}
+
+/// What a keyed operator reads: one stream or two, partitioned by a key.
+pub trait KeyedInput<K: Key>: Send + Sync + 'static {
+    /// A record, of whichever stream.
+    type Record: Send + 'static;
+    /// The graph that it belongs to.
+    fn graph(&self) -> &Graph;
+    /// The nodes of its streams.
+    fn nodes(&self) -> Vec<NodeId>;
+    /// Instantiates its streams for one subtask, with `target` at their end, which is that of `node`.
+    ///
+    /// # Errors
+    /// As [`Stream::attach`].
+    fn attach<P: BatchOutput<Keyed<K, Self::Record>>>(
+        &self,
+        build: &mut Build<'_>,
+        node: NodeId,
+        target: P,
+    ) -> Result<()>;
+}
+
+impl<S, K, F> KeyedInput<K> for KeyedStream<S, F>
+where
+    S: Stream,
+    K: Key,
+    F: Fn(&S::Item) -> K + Clone + Send + Sync + 'static,
+{
+    type Record = S::Item;
+    fn graph(&self) -> &Graph {
+        self.upstream.graph()
+    }
+    fn nodes(&self) -> Vec<NodeId> {
+        vec![self.upstream.node()]
+    }
+    fn attach<P: BatchOutput<Keyed<K, S::Item>>>(&self, build: &mut Build<'_>, node: NodeId, target: P) -> Result<()> {
+        let key = self.key.clone();
         if build.parallelism() == 1 {
-            return self
-                .upstream
-                .attach(build, KeyBy { key: self.key.clone(), batch: Vec::with_capacity(FUSED_BATCH), input });
+            let batch = Vec::with_capacity(FUSED_BATCH);
+            return self.upstream.attach(build, KeyBy { key, batch, input: target });
         }
-        let (lanes, inlets) = build.exchange::<K, S::Item>(self.node)?;
-        gate::task(build, self.node, inlets, input);
+        let (lanes, inlets) = build.exchange::<K, S::Item>(node, 0)?;
+        gate::task(build, node, inlets, target);
         let key_groups = build.context().key_groups;
-        self.upstream.attach(build, Exchange::new(self.key.clone(), lanes, key_groups))
+        self.upstream.attach(build, Exchange::new(key, |record| record, lanes, key_groups))
     }
 }
 

@@ -12,8 +12,10 @@ pub mod union;
 
 mod advance;
 pub mod aggregate;
+pub mod connected;
 pub mod keyed;
 mod node;
+pub mod process;
 pub mod running;
 pub mod window;
 

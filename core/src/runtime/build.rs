@@ -104,7 +104,7 @@ pub(crate) struct TaskSpec {
 /// Channels that were made for a subtask that has not been built yet.
 #[derive(Default)]
 pub(crate) struct Wiring {
-    exchanges: BTreeMap<NodeId, Box<dyn Any + Send>>,
+    exchanges: BTreeMap<(NodeId, u8), Box<dyn Any + Send>>,
     pub(crate) sources: Vec<SourceHandle>,
     pub(crate) tasks: Vec<TaskSpec>,
 }
@@ -184,16 +184,18 @@ impl<'a> Build<'a> {
         port.downcast_ref::<SidePort<T>>().cloned().unwrap_or_default()
     }
 
-    /// The channels of a keyed exchange: this subtask's lanes to all, and its inlets from all.
+    /// The channels of a keyed exchange: this subtask's lanes to all, and its inlets from all. A node that has several
+    /// inputs has one for each.
     ///
     /// # Errors
     /// [`Kind::Internal`](tidegate_checkpoint::error::Kind) when a subtask is built twice.
     pub(crate) fn exchange<K: Send + 'static, T: Send + 'static>(
         &mut self,
         node: NodeId,
+        input: u8,
     ) -> Result<(Vec<Lane<Keyed<K, T>>>, Vec<Inlet<Keyed<K, T>>>)> {
         let count = self.context.parallelism as usize;
-        let made = self.wiring.exchanges.entry(node).or_insert_with(|| Box::new(mesh::<Keyed<K, T>>(count)));
+        let made = self.wiring.exchanges.entry((node, input)).or_insert_with(|| Box::new(mesh::<Keyed<K, T>>(count)));
         let me = self.subtask.0 as usize;
         made.downcast_mut::<Lanes<Keyed<K, T>>>()
             .and_then(|mesh| Some((mesh.lanes[me].take()?, mesh.inlets[me].take()?)))

@@ -15,35 +15,39 @@ use crate::{
 };
 
 /// The end of a chain in front of a keyed operator.
-pub struct Exchange<T, K, F> {
+pub struct Exchange<T, E, K, F, W> {
     key: F,
-    lanes: Vec<Lane<Keyed<K, T>>>,
+    /// What becomes of a record on its way.
+    wrap: W,
+    lanes: Vec<Lane<Keyed<K, E>>>,
     /// The owner of each key group.
     owners: Vec<u32>,
     records: PhantomData<fn(T)>,
 }
 
-impl<T, K, F> Exchange<T, K, F> {
+impl<T, E, K, F, W> Exchange<T, E, K, F, W> {
     /// One lane to each subtask.
-    pub fn new(key: F, lanes: Vec<Lane<Keyed<K, T>>>, key_groups: u16) -> Self {
+    pub fn new(key: F, wrap: W, lanes: Vec<Lane<Keyed<K, E>>>, key_groups: u16) -> Self {
         let parallelism = lanes.len() as u32;
         let owners = (0..key_groups).map(|g| KeyGroupRange::owner(g, parallelism, key_groups).0).collect();
-        Self { key, lanes, owners, records: PhantomData }
+        Self { key, wrap, lanes, owners, records: PhantomData }
     }
 }
 
-impl<T, K, F> Output<T> for Exchange<T, K, F>
+impl<T, E, K, F, W> Output<T> for Exchange<T, E, K, F, W>
 where
     T: Send + 'static,
+    E: Send + 'static,
     K: Key,
     F: Fn(&T) -> K + Send + 'static,
+    W: Fn(T) -> E + Send + 'static,
 {
     #[inline(always)]
     fn record(&mut self, record: T, at: Timestamp) {
         let key = (self.key)(&record);
         let hash = hash_key(&key);
         let owner = self.owners[usize::from(key_group(hash, self.owners.len() as u16))];
-        self.lanes[owner as usize].push(Keyed { hash, key, record, at });
+        self.lanes[owner as usize].push(Keyed { hash, key, record: (self.wrap)(record), at });
     }
     fn control(&mut self, control: Control) {
         for lane in &mut self.lanes {

@@ -1,0 +1,452 @@
+//! The way of a record, and of a timer, through a process function.
+//!
+//! A record's state is found as that of any keyed operator; the function is called with it, and what it emits goes on
+//! behind each call. Where it has set a timer that comes before the key's place in the index, the key is put there
+//! afterwards: the state cannot be changed in two places at once.
+//!
+//! When time advances, the index names buckets to be gone through. Their keys, and those that were waiting, stand in line;
+//! so many at a time have their state read, and all timers of each that are due are fired, in their order.
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{self, Poll},
+};
+
+use tidegate_checkpoint::error::{Error, Result};
+
+use super::{
+    super::keyed::{KeyedOperator, KeyedSpec, Visit},
+    Context, ProcessFunction, Sides, TimeToLive, Timer,
+    sides::SideSpecs,
+    timers::{AFTER_THE_END, Deadlines, Due, Index},
+};
+use crate::{
+    metrics::stats::OperatorStats,
+    plan::NodeId,
+    record::{Control, Keyed, Output},
+    runtime::build::Build,
+    state::{
+        hash::{Key, hash_key},
+        keyed::KeyedState,
+    },
+    time::{MAX, MIN, Timestamp},
+};
+
+/// Where keys' states are.
+const STATE: i64 = i64::MIN;
+/// Names of the indices, as visits have them, and where they begin.
+const EVENT: i64 = 0;
+const PROCESSING: i64 = 1;
+const ORIGINS: [i64; 2] = [0, 1 << 61];
+/// Keys whose timers are fired at once.
+const AT_ONCE: usize = 256;
+
+/// What is kept for a key; in the namespaces of an index there is nothing.
+pub type Kept<S> = Option<Box<Entry<S>>>;
+
+/// The state of a key, and what will be done about it.
+#[derive(Serialize, Deserialize)]
+pub struct Entry<S> {
+    state: Option<S>,
+    event: Deadlines,
+    processing: Option<Box<Deadlines>>,
+    /// When the state goes; `MAX`: not by itself.
+    expires: Timestamp,
+}
+
+impl<S> Default for Entry<S> {
+    fn default() -> Self {
+        Self { state: None, event: Deadlines::default(), processing: None, expires: MAX }
+    }
+}
+
+impl<S> Entry<S> {
+    fn is_vacant(&self) -> bool {
+        let waits = self.processing.as_ref().is_some_and(|p| !p.is_empty());
+        self.state.is_none() && self.event.is_empty() && !waits
+    }
+    fn deadlines(&mut self, kind: i64) -> Option<&mut Deadlines> {
+        if kind == EVENT { Some(&mut self.event) } else { self.processing.as_deref_mut() }
+    }
+}
+
+/// What a process operator is made of.
+#[derive(Clone)]
+pub struct ProcessSpec<P> {
+    pub(crate) function: P,
+    pub(crate) time_to_live: Option<TimeToLive>,
+    pub(crate) sides: SideSpecs,
+}
+
+impl<P> ProcessSpec<P> {
+    pub(crate) fn new(function: P) -> Self {
+        Self { function, time_to_live: None, sides: SideSpecs::default() }
+    }
+}
+
+impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedSpec<K, T> for ProcessSpec<P> {
+    type Operator = ProcessOperator<K, T, P>;
+    fn operator(&self, build: &mut Build<'_>, node: NodeId) -> Self::Operator {
+        ProcessOperator {
+            caller: Caller {
+                function: self.function.clone(),
+                time_to_live: self.time_to_live,
+                watermark: MIN,
+                clock: MIN,
+                out: Vec::new(),
+                sides: self.sides.build(build),
+                late: 0,
+                fault: None,
+            },
+            indices: ORIGINS.map(Index::new),
+            is_ahead: false,
+            line: VecDeque::new(),
+            to_index: Vec::new(),
+            stats: build.stats(node),
+            emitted: 0,
+        }
+    }
+}
+
+/// The operator in one subtask.
+pub struct ProcessOperator<K: Key, T, P: ProcessFunction<K, T>> {
+    caller: Caller<P, P::Output>,
+    indices: [Index<K>; 2],
+    /// Some key group was restored with a later watermark than others: see `window`.
+    is_ahead: bool,
+    /// Keys that are due, of which kind of time, and whether a bucket had them.
+    line: VecDeque<(i64, bool, Due<K>)>,
+    /// Keys that have to be in an index from now on.
+    to_index: Vec<(i64, Due<K>)>,
+    stats: Arc<OperatorStats>,
+    emitted: u64,
+}
+
+/// Calls the user's function.
+struct Caller<P, U> {
+    function: P,
+    time_to_live: Option<TimeToLive>,
+    watermark: Timestamp,
+    clock: Timestamp,
+    out: Vec<(U, Timestamp)>,
+    sides: Sides,
+    late: u64,
+    fault: Option<Error>,
+}
+
+impl<P, U> Caller<P, U> {
+    /// Calls it with the state of an entry, which it may give up.
+    #[inline(always)]
+    fn call<K, S: Default>(
+        &mut self,
+        entry: &mut Entry<S>,
+        (key, at, watermark): (&K, Timestamp, Timestamp),
+        call: impl FnOnce(&mut P, &mut S, &mut Context<'_, K, U>),
+    ) {
+        let Entry { state, event, processing, expires } = entry;
+        let mut context = Context {
+            key,
+            at,
+            watermark,
+            now: self.clock,
+            event,
+            processing,
+            out: &mut self.out,
+            sides: &mut self.sides,
+            late: &mut self.late,
+            fault: &mut self.fault,
+            cleared: false,
+        };
+        call(&mut self.function, state.get_or_insert_default(), &mut context);
+        if context.cleared {
+            (*state, *expires) = (None, MAX);
+        }
+    }
+
+    /// A record has used the state.
+    fn used<S>(&self, entry: &mut Entry<S>, at: Timestamp) {
+        if let Some(time_to_live) = self.time_to_live.filter(|_| entry.state.is_some()) {
+            let used = if matches!(time_to_live, TimeToLive::EventTime(_)) { at } else { self.clock };
+            let until = used.saturating_add(time_to_live.millis());
+            entry.expires = if entry.expires == MAX { until } else { entry.expires.max(until) };
+        }
+    }
+
+    /// When something of an entry is next to be looked at.
+    fn next<S>(&self, entry: &Entry<S>, kind: i64) -> Timestamp {
+        let timers = if kind == EVENT { Some(&entry.event) } else { entry.processing.as_deref() };
+        let timer = timers.and_then(Deadlines::first).unwrap_or(MAX);
+        if self.expires(kind) { timer.min(entry.expires) } else { timer }
+    }
+
+    /// Whether it is this kind of time that makes state go.
+    fn expires(&self, kind: i64) -> bool {
+        match self.time_to_live {
+            None => false,
+            Some(TimeToLive::EventTime(_)) => kind == EVENT,
+            Some(TimeToLive::ProcessingTime(_)) => kind == PROCESSING,
+        }
+    }
+
+    /// Sees to it that a key's place in an index is not behind what is next; the time, if it has to be put there.
+    #[inline(always)]
+    fn place<S>(&self, entry: &mut Entry<S>, kind: i64) -> Option<Timestamp> {
+        let next = self.next(entry, kind);
+        if next == MAX {
+            return None;
+        }
+        let deadlines = match kind {
+            EVENT => &mut entry.event,
+            _ => entry.processing.get_or_insert_default(),
+        };
+        let is_behind = deadlines.indexed > next;
+        if is_behind {
+            deadlines.indexed = next;
+        }
+        is_behind.then_some(next)
+    }
+
+    /// Fires what is due of a key; when something of it is next to be looked at, if the index does not say so.
+    fn fire<K, T, S>(
+        &mut self,
+        entry: &mut Entry<S>,
+        kind: i64,
+        now: Timestamp,
+        (key, watermark): (&K, Timestamp),
+    ) -> Option<Timestamp>
+    where
+        K: Key,
+        P: ProcessFunction<K, T, State = S, Output = U>,
+        S: Default,
+    {
+        let mut last = None;
+        // When all time is over, what is set meanwhile is not due.
+        let mut all = if now == MAX {
+            entry.deadlines(kind).map(Deadlines::take).unwrap_or_default().into_iter()
+        } else {
+            Vec::new().into_iter()
+        };
+        loop {
+            let next = match entry.deadlines(kind) {
+                _ if now == MAX => all.next(),
+                Some(deadlines) => deadlines.next_due(last, now),
+                None => None,
+            };
+            if self.expires(kind) && entry.expires <= next.unwrap_or(now) {
+                (entry.state, entry.expires) = (None, MAX);
+            }
+            let Some(at) = next else { break };
+            last = Some(at);
+            let (timer, time) = match kind {
+                EVENT => (Timer::Event(at), at),
+                _ => (Timer::Processing(at), watermark),
+            };
+            self.call(entry, (key, time, watermark), |f, state, context| f.on_timer(timer, state, context));
+        }
+        let next = self.next(entry, kind);
+        let deadlines = entry.deadlines(kind)?;
+        deadlines.indexed = match next {
+            MAX => MAX,
+            _ if now == MAX => AFTER_THE_END,
+            // What is in the past is due when time advances again.
+            next => next.max(now.saturating_add(1)),
+        };
+        (next < MAX).then_some(next)
+    }
+}
+
+impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> ProcessOperator<K, T, P> {
+    /// Puts keys where time will find them.
+    fn index(&mut self, state: &mut KeyedState<K, Kept<P::State>>) -> Result<()> {
+        for (kind, due) in self.to_index.drain(..) {
+            self.indices[kind as usize].insert(state, due, || None)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the first key in line.
+    fn look<O: Output<P::Output>>(
+        &mut self,
+        state: &mut KeyedState<K, Kept<P::State>>,
+        (kind, in_bucket, due): (i64, bool, Due<K>),
+        out: &mut O,
+    ) -> Result<()> {
+        let Self { caller, indices, to_index, is_ahead, emitted, .. } = self;
+        let index = &mut indices[kind as usize];
+        let now = index.now;
+        let watermark = watermark_of(caller.watermark, *is_ahead, state, due.hash);
+        let Due { hash, key, .. } = due;
+        state.update(
+            STATE,
+            hash,
+            &key,
+            || Some(Box::default()),
+            |kept| {
+                let Some(entry) = kept else { return };
+                let indexed = entry.deadlines(kind).map_or(MAX, |deadlines| deadlines.indexed);
+                if indexed > now {
+                    // It was here once, or is not due yet.
+                    if in_bucket && indexed < MAX {
+                        index.is_near(Due { at: indexed, hash, key: key.clone() });
+                    }
+                    return;
+                }
+                if now == MAX && indexed == AFTER_THE_END {
+                    return;
+                }
+                let next = caller.fire::<K, T, P::State>(entry, kind, now, (&key, watermark));
+                to_index.extend(next.map(|at| (kind, Due { at, hash, key: key.clone() })));
+                for other in [EVENT, PROCESSING].into_iter().filter(|other| *other != kind) {
+                    let place = caller.place(entry, other);
+                    to_index.extend(place.map(|at| (other, Due { at, hash, key: key.clone() })));
+                }
+            },
+        )?;
+        *emitted += caller.out.len() as u64;
+        caller.out.drain(..).for_each(|(record, at)| out.record(record, at));
+        self.index(state)
+    }
+
+    fn check(&mut self) -> Result<()> {
+        match self.caller.fault.take() {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+
+    /// Keys whose bucket has been entered before and that are due now go to the line.
+    fn refill(&mut self) {
+        for (kind, index) in [EVENT, PROCESSING].into_iter().zip(&mut self.indices) {
+            while self.line.len() < AT_ONCE
+                && let Some(due) = index.pop()
+            {
+                self.line.push_back((kind, false, due));
+            }
+        }
+    }
+}
+
+/// The watermark that holds for a key.
+fn watermark_of<K: Key, S: Serialize + serde::de::DeserializeOwned + Send + 'static>(
+    watermark: Timestamp,
+    is_ahead: bool,
+    state: &KeyedState<K, Kept<S>>,
+    hash: u64,
+) -> Timestamp {
+    let restored = is_ahead.then(|| state.restored_watermark(hash)).flatten();
+    restored.map_or(watermark, |restored| restored.max(watermark))
+}
+
+impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> for ProcessOperator<K, T, P> {
+    type Value = Kept<P::State>;
+    type Out = P::Output;
+    const IS_VACANT: Option<fn(&Self::Value) -> bool> = Some(|kept| kept.as_ref().is_some_and(|e| e.is_vacant()));
+
+    fn opened(&mut self, state: &KeyedState<K, Self::Value>) {
+        self.caller.watermark = state.watermark().unwrap_or(MIN);
+        self.is_ahead = state.newest_restored_watermark() > Some(self.caller.watermark);
+        self.indices.iter_mut().for_each(|index| index.opened(state));
+    }
+
+    fn process<O: Output<Self::Out>>(
+        &mut self,
+        state: &mut KeyedState<K, Self::Value>,
+        records: &mut Vec<Keyed<K, T>>,
+        out: &mut O,
+    ) -> Result<()> {
+        let Self { caller, to_index, emitted, is_ahead, .. } = self;
+        let mut records = records.drain(..);
+        while let Some(next) = records.as_slice().first() {
+            let watermark = watermark_of(caller.watermark, *is_ahead, state, next.hash);
+            // Of the same hash is of the same key group.
+            let only = is_ahead.then_some(next.hash);
+            state.update_while(
+                STATE,
+                &mut records,
+                |next| only.is_none_or(|hash| hash == next.hash),
+                || Some(Box::default()),
+                |kept, Keyed { hash, key, record, at }| {
+                    let entry = kept.get_or_insert_default();
+                    caller.call(entry, (&key, at, watermark), |f, state, context| f.process(record, state, context));
+                    caller.used(entry, at);
+                    for kind in [EVENT, PROCESSING] {
+                        if let Some(at) = caller.place(entry, kind) {
+                            to_index.push((kind, Due { at, hash, key: key.clone() }));
+                        }
+                    }
+                    *emitted += caller.out.len() as u64;
+                    caller.out.drain(..).for_each(|(record, at)| out.record(record, at));
+                },
+            )?;
+        }
+        drop(records);
+        self.index(state)?;
+        self.check()
+    }
+
+    fn needs(&self, _: &Keyed<K, T>, need: &mut dyn FnMut(i64)) {
+        need(STATE);
+    }
+
+    fn advance(&mut self, state: &mut KeyedState<K, Self::Value>, watermark: Timestamp) -> Vec<Visit> {
+        self.caller.watermark = self.caller.watermark.max(watermark);
+        // The end of the input is not saved: the job may be started again with more of it.
+        if self.caller.watermark < MAX {
+            state.save_watermark(self.caller.watermark);
+        }
+        self.indices[EVENT as usize].advance(watermark, EVENT)
+    }
+
+    fn fire<O: Output<Self::Out>>(
+        &mut self,
+        _: &KeyedState<K, Self::Value>,
+        kind: i64,
+        (key, _): (&K, &Self::Value),
+        _: &mut O,
+    ) {
+        let due = Due { at: MIN, hash: hash_key(key), key: key.clone() };
+        self.line.push_back((kind, true, due));
+    }
+
+    fn wants(&self, want: &mut dyn FnMut(i64, u64, &K)) {
+        self.line.iter().take(AT_ONCE).for_each(|(_, _, due)| want(STATE, due.hash, &due.key));
+    }
+
+    fn due<O: Output<Self::Out>>(&mut self, state: &mut KeyedState<K, Self::Value>, out: &mut O) -> Result<bool> {
+        for _ in 0..self.line.len().min(AT_ONCE) {
+            if let Some(first) = self.line.pop_front() {
+                self.look(state, first, out)?;
+            }
+        }
+        self.check()?;
+        self.refill();
+        Ok(!self.line.is_empty())
+    }
+
+    fn uses_clock(&self) -> bool {
+        true
+    }
+    fn clock(&mut self, now: Timestamp) {
+        self.caller.clock = now;
+    }
+    fn wakes_at(&self) -> Option<Timestamp> {
+        self.indices[PROCESSING as usize].next()
+    }
+    fn tick(&mut self, _: &mut KeyedState<K, Self::Value>, now: Timestamp) -> Vec<Visit> {
+        self.caller.clock = now;
+        self.indices[PROCESSING as usize].advance(now, PROCESSING)
+    }
+
+    fn side(&mut self, control: Control) {
+        self.caller.sides.control(control);
+    }
+    fn poll_side(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<()>> {
+        self.stats.records_out.store(self.emitted, Relaxed);
+        self.stats.late.store(self.caller.late, Relaxed);
+        self.caller.sides.poll_ready(cx)
+    }
+    fn sweep_side(&mut self) -> bool {
+        self.caller.sides.sweep()
+    }
+}
