@@ -40,6 +40,7 @@ pub use tidegate_connectors::kafka;
 pub use tidegate_connectors::{
     Collect, Collection, FileSink, FileSource, ForEach, Generator, Stdin, Stdout, generator::random,
 };
+pub use tidegate_core::operators::aggregate;
 pub use tidegate_core::{
     Aggregate, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport, CoProcessFunction,
     Connected, Context, Count, Either, Error, FarFuture, Figure, FigureValue, JobHandle, JobMetrics, JobState,
