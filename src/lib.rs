@@ -43,10 +43,11 @@ pub use tidegate_connectors::{
 pub use tidegate_core::operators::aggregate;
 pub use tidegate_core::{
     Aggregate, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport, CoProcessFunction,
-    Connected, Context, Count, Either, Error, FarFuture, Figure, FigureValue, JobHandle, JobMetrics, JobState,
-    JobStatus, KeyedStream, Kind, Latency, OperatorMetrics, OutputTag, ProcessFunction, ProcessStream, Result,
-    Settings, SourceStream, Stream, TimeToLive, Timer, Timestamp, Tumbling, Undecodable, WatermarkGenerator,
-    Watermarks, Window, Windowed, WindowedStream, settings::RestartStrategy, state::codec::Codec,
+    Connected, Context, Count, Either, Error, FarFuture, Figure, FigureValue, Firing, Global, Hopping, JobHandle,
+    JobMetrics, JobState, JobStatus, KeyedStream, Kind, Latency, OperatorMetrics, OutputTag, ProcessFunction,
+    ProcessStream, Result, Session, Settings, SourceStream, Stream, TimeToLive, Timer, Timestamp, Trigger, Tumbling,
+    Undecodable, WatermarkGenerator, Watermarks, Window, Windowed, WindowedStream, settings::RestartStrategy,
+    state::codec::Codec,
 };
 
 /// Looking into the state of jobs without their types.
@@ -64,6 +65,10 @@ pub mod testing {
 /// For those who write connectors and state backends, and for tools.
 pub mod extend {
     pub use tidegate_checkpoint as checkpoint;
-    pub use tidegate_core::{connect, env, state, time};
+    pub use tidegate_core::{
+        connect, env,
+        operators::{keyed::KeyedInput, window::Windows},
+        state, time,
+    };
     pub use tidegate_state as backends;
 }

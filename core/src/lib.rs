@@ -38,7 +38,7 @@ pub use operators::{
     connected::{Connected, Either},
     process::{Context, OutputTag, ProcessFunction, TimeToLive, Timer},
     shared::BoxedStream,
-    window::{Tumbling, Windowed},
+    window::{Firing, Global, Hopping, Session, Trigger, Tumbling, Windowed},
 };
 pub use settings::Settings;
 pub use tidegate_checkpoint::error::{Error, Kind, Result};

@@ -28,3 +28,4 @@ mod time;
 mod told;
 mod two_jobs;
 mod unsaved;
+mod windows;

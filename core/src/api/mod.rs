@@ -5,10 +5,12 @@ pub mod keyed;
 pub mod process;
 pub mod source;
 pub mod stream;
+pub mod windowed;
 
 pub use handle::{AttemptReport, CheckpointReport, JobHandle, JobState, JobStatus};
 pub use job::Job;
-pub use keyed::{KeyedStream, WindowedStream};
+pub use keyed::KeyedStream;
 pub use process::{CoProcessFunction, ProcessStream};
 pub use source::{SourceStream, Stamp, Timed, Untimed};
 pub use stream::Stream;
+pub use windowed::WindowedStream;

@@ -127,8 +127,12 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
                 None if !advance.is_last => (advance.is_last, advance.is_due) = (true, true),
                 None => {
                     let then = advance.then;
+                    let more = self.operator.advanced();
+                    if !more.is_empty() {
+                        *advance = Advance { then, visits: more.into(), ..Advance::default() };
+                        continue;
+                    }
                     self.advance = None;
-                    self.operator.advanced();
                     if let Some(then) = then {
                         self.pass_on(then);
                     }

@@ -87,8 +87,10 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
         Ok(false)
     }
 
-    /// Everything that `advance` or `tick` has named has been gone through.
-    fn advanced(&mut self) {}
+    /// Everything that `advance` or `tick` has named has been gone through. Says what is to be gone through yet.
+    fn advanced(&mut self) -> Vec<Visit> {
+        Vec::new()
+    }
 
     /// Whether it has anything to do with processing time.
     fn uses_clock(&self) -> bool {

@@ -196,7 +196,6 @@ impl<K, U> Context<'_, K, U> {
     }
 
     /// Counts a record as late.
-    #[allow(dead_code, reason = "windows of more kinds count theirs")]
     pub(crate) fn is_late(&mut self) {
         *self.late += 1;
     }

@@ -1,13 +1,9 @@
 //! Tumbling windows of event time: one table an open window, so that firing costs what fires.
 //!
-//! Flink's semantics. A window `[s, e)` fires when the watermark reaches `e - 1`. A record is late when its
-//! window has fired; within the allowed lateness it still updates the window, which fires again for its
-//! key; after that it goes to the late stream, and is counted. Windows of records that come in time but
-//! behind others' firing are simply new.
+//! Windows of records that come in time but behind others' firing are simply new.
 //!
 //! The hard case is determinism: lateness is judged against the watermark *that stood in the stream before
 //! the record*, never against a clock, and the restored watermark is passed before the first record.
-use serde::{Deserialize, Serialize};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
@@ -15,9 +11,12 @@ use std::{
 };
 
 use super::{
-    aggregate::Aggregate,
-    keyed::{KeyedOperator, KeyedSpec, Visit},
-    side::SidePort,
+    super::{
+        aggregate::Aggregate,
+        keyed::{KeyedOperator, KeyedSpec, Visit},
+        side::SidePort,
+    },
+    Common, Firing, Windowed, Windows, no_length, shown,
 };
 use crate::{
     metrics::stats::OperatorStats,
@@ -30,46 +29,65 @@ use crate::{
     },
     time::{MAX, MIN, Timestamp, Window, millis},
 };
-use tidegate_checkpoint::error::Result;
+use tidegate_checkpoint::error::{Error, Result};
 
 /// Windows of one length, side by side, aligned to 1970-01-01 UTC.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate_core::Tumbling;
+/// let hours = Tumbling::of(Duration::from_secs(3600));
+/// // Days as they are in New York in winter.
+/// let days = Tumbling::of(Duration::from_secs(86_400)).offset(Duration::from_secs(5 * 3600));
+/// assert_eq!(hours.window(3_600_001).unwrap().start, 3_600_000);
+/// assert_eq!(days.window(0).unwrap().end, 5 * 3_600_000);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tumbling {
-    pub(crate) length_ms: i64,
+    pub(super) length_ms: i64,
+    pub(super) offset_ms: i64,
 }
 
 impl Tumbling {
     /// Windows of this length.
     pub fn of(length: Duration) -> Self {
-        Self { length_ms: millis(length) }
+        Self { length_ms: millis(length), offset_ms: 0 }
+    }
+
+    /// Begins them so long behind the hour, the day or whatever their length is.
+    #[must_use]
+    pub fn offset(mut self, offset: Duration) -> Self {
+        self.offset_ms = millis(offset);
+        self
     }
 
     /// The window of a timestamp; `None` at the ends of time, where it could not be written, and without a length.
     #[inline]
     pub fn window(&self, at: Timestamp) -> Option<Window> {
-        let start = at.checked_sub(at.checked_rem_euclid(self.length_ms)?)?;
+        let start = at.checked_sub(at.checked_sub(self.offset_ms)?.checked_rem_euclid(self.length_ms)?)?;
         Some(Window { start, end: start.checked_add(self.length_ms)? })
     }
 }
 
-/// The result of one key in one window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Windowed<K, V> {
-    /// The key.
-    pub key: K,
-    /// The window.
-    pub window: Window,
-    /// The result.
-    pub value: V,
+impl<T: Clone + Send + 'static> Windows<T> for Tumbling {
+    type Spec<K: Key, A: Aggregate<T>> = WindowSpec<A>;
+    fn spec<K: Key, A: Aggregate<T>>(self, common: Common<A>) -> WindowSpec<A> {
+        WindowSpec { windows: self, common }
+    }
+    fn describe(&self) -> String {
+        let offset = if self.offset_ms == 0 { String::new() } else { format!(" from {}", shown(self.offset_ms)) };
+        format!("tumbling {}{offset}", shown(self.length_ms))
+    }
+    fn mistake(&self, name: &str) -> Option<Error> {
+        (self.length_ms <= 0).then(|| no_length(name, "length"))
+    }
 }
 
 /// What a window operator is made of.
 #[derive(Clone, Debug)]
 pub struct WindowSpec<A> {
-    pub(crate) windows: Tumbling,
-    pub(crate) lateness_ms: i64,
-    pub(crate) late: Option<NodeId>,
-    pub(crate) aggregate: A,
+    windows: Tumbling,
+    common: Common<A>,
 }
 
 impl<K, T, A> KeyedSpec<K, T> for WindowSpec<A>
@@ -80,7 +98,7 @@ where
 {
     type Operator = WindowOperator<T, A>;
     fn operator(&self, build: &mut Build<'_>, node: NodeId) -> WindowOperator<T, A> {
-        let late = self.late.map(|late| build.port(late));
+        let late = self.common.late.map(|late| build.port(late));
         WindowOperator {
             spec: self.clone(),
             late,
@@ -117,7 +135,7 @@ impl<T: Clone + Send + 'static, A: Aggregate<T>> WindowOperator<T, A> {
     #[cold]
     fn enter(&mut self, at: Timestamp, watermark: Timestamp) -> bool {
         let Some(window) = self.spec.windows.window(at) else { return false };
-        let open = (window.end - 1).saturating_add(self.spec.lateness_ms) > watermark;
+        let open = (window.end - 1).saturating_add(self.spec.common.lateness_ms) > watermark;
         if open {
             (self.current, self.fired) = (window, window.end - 1 <= watermark);
         }
@@ -168,7 +186,7 @@ where
                     continue;
                 }
             }
-            let (window, fired, aggregate) = (self.current, self.fired, &self.spec.aggregate);
+            let (window, fired, aggregate) = (self.current, self.fired, &self.spec.common.aggregate);
             // Of the same hash is of the same key group.
             let only = self.ahead.map(|_| next.hash);
             let fits = |next: &Keyed<K, T>| window.contains(next.at) && only.is_none_or(|hash| hash == next.hash);
@@ -182,7 +200,7 @@ where
                     if fired {
                         let value = aggregate.finish(value);
                         self.emitted += 1;
-                        out.record(Windowed { key: next.key, window, value }, window.end - 1);
+                        out.record(Windowed { key: next.key, window, value, firing: Firing::Late }, window.end - 1);
                     }
                 },
             )?;
@@ -192,7 +210,7 @@ where
 
     fn needs(&self, record: &Keyed<K, T>, need: &mut dyn FnMut(i64)) {
         let Some(window) = self.spec.windows.window(record.at) else { return };
-        if (window.end - 1).saturating_add(self.spec.lateness_ms) > self.watermark {
+        if (window.end - 1).saturating_add(self.spec.common.lateness_ms) > self.watermark {
             need(window.start);
         }
     }
@@ -213,7 +231,7 @@ where
             if end(start) > before {
                 visits.push(Visit::Fire(start, vec![start]));
             }
-            if end(start).saturating_add(self.spec.lateness_ms) <= watermark {
+            if end(start).saturating_add(self.spec.common.lateness_ms) <= watermark {
                 visits.push(Visit::Discard(start));
             }
         }
@@ -232,12 +250,13 @@ where
             return;
         }
         self.emitted += 1;
-        let value = self.spec.aggregate.finish(value);
-        out.record(Windowed { key: key.clone(), window, value }, window.end - 1);
+        let value = self.spec.common.aggregate.finish(value);
+        out.record(Windowed { key: key.clone(), window, value, firing: Firing::OnTime }, window.end - 1);
     }
 
-    fn advanced(&mut self) {
+    fn advanced(&mut self) -> Vec<Visit> {
         self.ahead = self.ahead.filter(|newest| *newest > self.watermark);
+        Vec::new()
     }
 
     fn side(&mut self, control: Control) {
