@@ -9,6 +9,7 @@
 //! of the old one stay, under another name, as what has to be read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
 mod checkpoint;
+mod evolved;
 mod job;
 mod objects;
 mod state;

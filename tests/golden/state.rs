@@ -8,18 +8,22 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use tidegate::extend::{
-    backends::Memory,
-    checkpoint::{
-        ids::{Attempt, Epoch, JobId, KeyGroupRange, OperatorId, Subtask},
-        manifest::StateHandle,
-        store::CheckpointStore,
-    },
-    state::{
-        backend::{OpenContext, StateBackendFactory},
-        codec::Codec,
-        hash::{hash_key, key_group},
-        keyed::{KeyedState, Swept},
+use tidegate::{
+    Result,
+    extend::{
+        backends::Memory,
+        checkpoint::{
+            ids::{Attempt, Epoch, JobId, KeyGroupRange, OperatorId, Subtask},
+            manifest::StateHandle,
+            store::CheckpointStore,
+        },
+        state::{
+            backend::{OpenContext, StateBackendFactory},
+            codec::Codec,
+            hash::{hash_key, key_group},
+            keyed::{KeyedState, Swept},
+            table::Value,
+        },
     },
 };
 
@@ -28,7 +32,7 @@ use crate::pinned;
 const KEY_GROUPS: u16 = 8;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Last {
+pub enum Last {
     Never,
     At(i64),
     Named { name: String, sure: bool },
@@ -36,16 +40,16 @@ enum Last {
 
 /// Something of every kind that values are made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Totals {
-    count: u64,
-    sum: i64,
-    mean: f64,
-    last: Last,
-    tags: Vec<Option<String>>,
-    by_hour: BTreeMap<u8, u32>,
+pub struct Totals {
+    pub count: u64,
+    pub sum: i64,
+    pub mean: f64,
+    pub last: Last,
+    pub tags: Vec<Option<String>>,
+    pub by_hour: BTreeMap<u8, u32>,
 }
 
-fn totals(n: u64) -> Totals {
+pub fn totals(n: u64) -> Totals {
     let last = match n % 3 {
         0 => Last::Never,
         1 => Last::At(-(n as i64)),
@@ -62,9 +66,13 @@ fn totals(n: u64) -> Totals {
 }
 
 /// (Namespace, key) and value.
-type Contents = BTreeMap<(i64, String), Totals>;
+type Contents<V = Totals> = BTreeMap<(i64, String), V>;
 
-async fn open(store: &Arc<CheckpointStore>, codec: Codec, restore: Vec<StateHandle>) -> KeyedState<String, Totals> {
+pub async fn open<V: Value>(
+    store: &Arc<CheckpointStore>,
+    codec: Codec,
+    restore: Vec<StateHandle>,
+) -> Result<KeyedState<String, V>> {
     let range = KeyGroupRange { start: 0, end: KEY_GROUPS };
     let context = OpenContext {
         store: store.clone(),
@@ -78,8 +86,7 @@ async fn open(store: &Arc<CheckpointStore>, codec: Codec, restore: Vec<StateHand
         settings: Arc::default(),
     };
     let mut state = KeyedState::new("per-hour", Memory.open(context).await.unwrap(), codec, KEY_GROUPS, range, 0);
-    state.restore().await.unwrap();
-    state
+    state.restore().await.map(|()| state)
 }
 
 fn put(state: &mut KeyedState<String, Totals>, namespace: i64, key: &str, n: u64) {
@@ -95,12 +102,12 @@ async fn snapshot(state: &mut KeyedState<String, Totals>, epoch: u64) -> StateHa
     }
 }
 
-fn contents(state: &KeyedState<String, Totals>) -> Contents {
+pub fn contents<V: Value + Clone>(state: &KeyedState<String, V>) -> Contents<V> {
     let tables = state.tables().iter();
     tables.flat_map(|t| t.iter().map(|(k, v)| ((t.namespace(), k.clone()), v.clone()))).collect()
 }
 
-fn store() -> Arc<CheckpointStore> {
+pub fn store() -> Arc<CheckpointStore> {
     Arc::new(CheckpointStore::new(Arc::new(InMemory::new()), "", JobId::new("job").unwrap()))
 }
 
@@ -111,7 +118,7 @@ async fn both_ways(name: &str, codec: Codec) {
     assert_eq!(groups.len(), keys.len(), "each key in a group of its own");
 
     let today = store();
-    let mut state = open(&today, codec, Vec::new()).await;
+    let mut state = open(&today, codec, Vec::new()).await.unwrap();
     // Long, so that its block is worth keeping where it is.
     put(&mut state, 3_600_000, keys[0], 1000);
     put(&mut state, 3_600_000, keys[1], 2);
@@ -129,13 +136,13 @@ async fn both_ways(name: &str, codec: Codec) {
         old.put(&object.path, bytes).await.unwrap();
     }
     let handle = pinned(&format!("{name}-handle"), &serde_json::to_vec(&handle).unwrap());
-    let restored = open(&old, Codec::default(), vec![serde_json::from_slice(&handle).unwrap()]).await;
+    let restored = open(&old, Codec::default(), vec![serde_json::from_slice(&handle).unwrap()]).await.unwrap();
     assert_eq!(contents(&restored), contents(&state));
     assert_eq!(contents(&restored)[&(3_600_000, "LGA".into())], totals(5));
     assert_eq!(restored.watermark(), Some(7_200_000));
 }
 
-fn block_on(future: impl Future<Output = ()>) {
+pub fn block_on(future: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
 }
 
@@ -159,7 +166,7 @@ fn compact_blocks_without_lengths_are_read() {
         for (n, object) in handle.objects.iter().enumerate() {
             old.put(&object.path, read(&(n + 1).to_string())).await.unwrap();
         }
-        let restored = open(&old, Codec::default(), vec![handle]).await;
+        let restored = open(&old, Codec::default(), vec![handle]).await.unwrap();
         let expected = [((3_600_000, "JFK".into()), totals(1000)), ((3_600_000, "LGA".into()), totals(5))];
         assert_eq!(contents(&restored), Contents::from(expected));
         assert_eq!(restored.watermark(), Some(7_200_000));

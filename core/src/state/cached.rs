@@ -116,8 +116,9 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         for key_group in key_groups {
             let mut start = Bytes::copy_from_slice(&entry_prefix(key_group, i64::MIN));
             let end = Bytes::from(behind(&start[..3]));
-            while let Some((key, _)) = self.backend.scan(start, Some(end.clone()), 1).await?.pop() {
-                let (namespace, _) = split_entry_key(&key).ok_or_else(damaged)?;
+            while let Some((key, value)) = self.backend.scan(start, Some(end.clone()), 1).await?.pop() {
+                // A type that cannot read it is to be refused now, and not when the entry is needed.
+                let (namespace, _, _) = read_entry::<K, V>(&key, &value)?;
                 if let Some(cache) = &mut self.cache {
                     cache.stored.entry(namespace).or_default().insert(key_group);
                 }
@@ -198,14 +199,8 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         Ok(())
     }
 
-    pub(super) fn entry(&self, key: &[u8], value: &[u8]) -> Result<(i64, K, V)> {
-        let read = || {
-            let (namespace, key) = split_entry_key(key).ok_or_else(damaged)?;
-            let (codec, mut value) = value.split_first().ok_or_else(damaged)?;
-            let codec = Codec::by_id(*codec).ok_or_else(damaged)?;
-            Ok((namespace, decode_key(key)?, codec.decode(&mut value)?))
-        };
-        read().map_err(|e: tidegate_checkpoint::error::Error| e.at(format!("state of operator {}", self.operator)))
+    fn entry(&self, key: &[u8], value: &[u8]) -> Result<(i64, K, V)> {
+        read_entry(key, value).map_err(|e| e.at(format!("state of operator {}", self.operator)))
     }
 
     /// Tells the backend what has been discarded. Not while a snapshot is swept.
@@ -373,4 +368,12 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         }
         Ok((entries, more))
     }
+}
+
+/// An entry as it is stored: its namespace, key and value.
+pub(super) fn read_entry<K: Key, V: Value>(key: &[u8], value: &[u8]) -> Result<(i64, K, V)> {
+    let (namespace, key) = split_entry_key(key).ok_or_else(damaged)?;
+    let (codec, value) = value.split_first().ok_or_else(damaged)?;
+    let codec = Codec::by_id(*codec).ok_or_else(damaged)?;
+    Ok((namespace, decode_key(key)?, codec.decode_whole(value)?))
 }

@@ -35,7 +35,7 @@ use crate::record::Keyed;
 
 use super::{
     backend::{Residency, StateBackend},
-    cached::Cache,
+    cached::{Cache, read_entry},
     codec::Codec,
     cursor::Cursor,
     hash::{Key, hash_key, key_group},
@@ -149,7 +149,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
             let Some((last, _)) = page.last() else { return Ok(()) };
             start = [last.as_ref(), &[0]].concat().into();
             for (key, block) in &page {
-                self.restore_block(key, block).map_err(|e| e.at(format!("state of operator {}", self.operator)))?;
+                self.restore_block(key, block)?;
             }
         }
     }
@@ -170,7 +170,7 @@ impl<K: Key, V: Value> KeyedState<K, V> {
                             continue;
                         }
                         self.was_encoded(key.len() + value.len());
-                        let (namespace, key, value) = self.entry(key, value)?;
+                        let (namespace, key, value) = read_entry(key, value)?;
                         self.update(namespace, hash_key(&key), &key, || value, |_| ())?;
                     }
                 }

@@ -23,6 +23,7 @@ use super::{
     codec::{Codec, encode_key},
     cursor::Cursor,
     hash::Key,
+    keyed::damaged,
     shard::{ENTRIES_MAX, Holds, STALE, Shard},
 };
 
@@ -128,8 +129,10 @@ impl Layout {
             Self::OldCompact => Ok((Codec::Compact.decode(bytes)?, Codec::Compact.decode(bytes)?)),
             Self::Compact => {
                 let key = Codec::Named.decode(bytes)?;
-                *bytes = bytes.get(4..).unwrap_or_default();
-                Ok((key, Codec::Compact.decode(bytes)?))
+                let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
+                let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(damaged)?;
+                *bytes = rest;
+                Ok((key, Codec::Compact.decode_whole(value)?))
             }
         }
     }

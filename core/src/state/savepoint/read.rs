@@ -159,8 +159,8 @@ fn read(key: &Bytes, value: &Bytes) -> Result<Read> {
     Ok(Read { key_group, namespace, key: json(key)?, value })
 }
 
-/// `MessagePack` as JSON.
-fn json(bytes: &[u8]) -> Result<Value> {
+/// `MessagePack` as JSON; what is behind the value is passed over.
+pub(crate) fn json(bytes: &[u8]) -> Result<Value> {
     let value = rmp_serde::from_slice(bytes).map_err(|_| damaged())?;
     Ok(Any::into(value))
 }
