@@ -3,12 +3,13 @@
 //! Decide purely, act at the edge: [`coordinator`], [`recover`] and [`retain`] are functions from what was
 //! observed to what is to be done; [`store`] and [`commit`] do it. In reading order: what objects are
 //! called ([`paths`]), how they are written ([`envelope`], [`manifest`]), where ([`store`]), when
-//! ([`coordinator`]), what makes them count ([`commit`]), what a start finds ([`recover`]), and what may
-//! be deleted ([`retain`]). What parts of a job say of themselves to those who watch are [`figure`]s.
+//! ([`coordinator`]), what makes them count ([`commit`]), what a start finds ([`recover`]), what another version of the
+//! program makes of it ([`evolve`]), and what may be deleted ([`retain`]). What parts of a job say of themselves to those who watch are [`figure`]s.
 pub mod commit;
 pub mod coordinator;
 pub mod envelope;
 pub mod error;
+pub mod evolve;
 pub mod figure;
 #[cfg(feature = "hdfs")]
 mod hdfs;

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use crate::{
     commit::CommitRecord,
     error::{Error, Result},
+    evolve::{Changes, adapted},
     ids::{Attempt, Epoch, JobId, OperatorId},
     manifest::{self, Manifest},
 };
@@ -145,13 +146,15 @@ pub struct Program<'a> {
     pub keyed: &'a BTreeSet<OperatorId>,
     /// Its sinks.
     pub sinks: &'a BTreeSet<OperatorId>,
+    /// What it says of operators that it had.
+    pub changes: &'a Changes,
 }
 
-/// Whether the program can go on from the manifest.
+/// The checkpoint as the program goes on from it: under the names of today.
 ///
 /// # Errors
 /// [`Kind::Config`](crate::error::Kind) or [`Kind::Corrupt`](crate::error::Kind), saying what differs.
-pub fn check(manifest: &Manifest, program: &Program<'_>) -> Result<()> {
+pub fn adopt(manifest: &Manifest, program: &Program<'_>) -> Result<Manifest> {
     if &manifest.job != program.job {
         return Err(Error::corrupt(format!(
             "checkpoint {} belongs to job {}, not to {}",
@@ -173,23 +176,7 @@ pub fn check(manifest: &Manifest, program: &Program<'_>) -> Result<()> {
         ))
         .hint(format!("set key-groups = {}: it cannot be changed", manifest.key_groups)));
     }
-    let gone = |kind: &str, in_manifest: Vec<&OperatorId>, now: &BTreeSet<OperatorId>| {
-        let Some(missing) = in_manifest.into_iter().find(|n| !now.contains(*n)) else { return Ok(()) };
-        let known: Vec<_> = now.iter().map(ToString::to_string).collect();
-        Err(Error::config(format!(
-            "checkpoint {} has a {kind} {missing:?} that the job does not have",
-            manifest.epoch,
-            missing = missing.as_str()
-        ))
-        .hint(format!("names are the identity of state: call it as before (the job has {})", known.join(", "))))
-    };
-    gone("source", manifest.sources.keys().collect(), program.sources)?;
-    gone(
-        "keyed operator",
-        manifest.states.iter().filter(|(_, h)| !h.is_empty()).map(|(n, _)| n).collect(),
-        program.keyed,
-    )?;
-    gone("sink", manifest.sinks.iter().filter(|(_, c)| !c.is_empty()).map(|(n, _)| n).collect(), program.sinks)
+    adapted(manifest, program)
 }
 
 #[cfg(test)]
@@ -312,9 +299,11 @@ mod tests {
         let names = |n: &[&str]| n.iter().map(|n| OperatorId::new(*n).unwrap()).collect::<BTreeSet<_>>();
         let (job, other) = (JobId::new("clicks").unwrap(), JobId::new("other").unwrap());
         let (sources, keyed, sinks, none) = (names(&["in"]), names(&["per-hour"]), names(&["out"]), names(&[]));
-        let p = Program { job: &job, key_groups: 128, sources: &sources, keyed: &keyed, sinks: &sinks };
+        let changes = Changes::default();
+        let p =
+            Program { job: &job, key_groups: 128, sources: &sources, keyed: &keyed, sinks: &sinks, changes: &changes };
         let m = sample(3);
-        check(&m, &p).unwrap();
+        assert_eq!(adopt(&m, &p).unwrap(), m);
         for (wrong, word) in [
             (Program { job: &other, ..p.clone() }, "belongs to job clicks"),
             (Program { key_groups: 64, ..p.clone() }, "key-groups = 128"),
@@ -322,7 +311,7 @@ mod tests {
             (Program { keyed: &none, ..p.clone() }, "keyed operator \"per-hour\""),
             (Program { sinks: &none, ..p.clone() }, "sink \"out\""),
         ] {
-            let e = check(&m, &wrong).unwrap_err().to_string();
+            let e = adopt(&m, &wrong).unwrap_err().to_string();
             assert!(e.contains(word), "{e}");
         }
     }

@@ -5,6 +5,7 @@ mod bad_input;
 mod checkpoints;
 mod control;
 mod damage;
+mod evolve;
 mod faults;
 mod fencing;
 mod figures;

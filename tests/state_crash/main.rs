@@ -26,6 +26,7 @@ mod object_store;
 mod redis;
 #[cfg(all(feature = "hdfs", feature = "object-store"))]
 mod remote;
+mod renamed;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
 #[cfg(feature = "s3")]

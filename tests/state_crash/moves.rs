@@ -19,7 +19,7 @@ fn start(settings: Settings, counts: &Counts) -> JobHandle {
 }
 
 /// Waits for so many more checkpoints.
-async fn checkpoints(handle: &JobHandle, count: u64) {
+pub async fn checkpoints(handle: &JobHandle, count: u64) {
     let mut status = handle.watch();
     let newest = |status: &tidegate::JobStatus| status.last_checkpoint.as_ref().map_or(0, |c| c.epoch);
     let first = newest(&status.borrow_and_update());

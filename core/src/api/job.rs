@@ -12,9 +12,9 @@ use super::{handle::JobHandle, source::SourceStream};
 use crate::{
     connect::Source,
     env::spawn,
-    plan::{Graph, NodeKind, explain::explain},
+    plan::{Graph, NodeKind, changes::changes, explain::explain},
     runtime::supervise::{Shared, Supervised, supervise},
-    settings::Settings,
+    settings::{OperatorStateSettings, Settings},
     state::backend::{Backends, StateBackendFactory},
 };
 
@@ -52,6 +52,30 @@ impl Job {
         SourceStream::new(&self.graph, name, source)
     }
 
+    /// Says that the source, sink or keyed operator `operator` was called `old` in an earlier version of the program: it
+    /// goes on from what a checkpoint or savepoint has under that name. Said several times it has several old names. It may
+    /// stay when no checkpoint has the old name any more; `old` cannot be another operator's name meanwhile. The job file
+    /// can say it too: `renamed-from = ["old"]` below `[state.operators.operator]`.
+    ///
+    /// ```
+    /// # use tidegate_core::{Job, Settings};
+    /// # let job = Job::with_backends("job", Settings::default(), Vec::new());
+    /// // was: .fold("by-user", ...)
+    /// job.renamed_from("per-user", "by-user");
+    /// ```
+    pub fn renamed_from(&self, operator: &str, old: &str) {
+        self.graph.renamed_from(operator, old);
+    }
+
+    /// Says that the job has the source, sink or keyed operator `operator` no more, and that what a checkpoint or savepoint
+    /// has of it is to go. Without that, state that no operator claims is an error when the job starts. It may stay when no
+    /// checkpoint has it any more. The job file can say it too: `drop-state = ["operator"]` below `[state]`.
+    ///
+    /// What a sink had committed and not published yet is never published then: `stop` the job before, which publishes it.
+    pub fn drop_state(&self, operator: &str) {
+        self.graph.drop_state(operator);
+    }
+
     /// The job's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -72,13 +96,18 @@ impl Job {
         self.settings.clone().checked()?;
         let state = &self.settings.state;
         let keyed = self.graph.names(NodeKind::Keyed);
-        if let Some(unknown) = state.operators.keys().find(|name| !keyed.iter().any(|k| k.as_str() == *name)) {
+        let is_unknown = |(name, own): &(&String, &OperatorStateSettings)| {
+            // Sources and sinks have no backend, and nothing else is said there but what they were called.
+            !keyed.iter().any(|k| k.as_str() == *name) && (own.renamed_from.is_empty() || !own.backend.is_empty())
+        };
+        if let Some((unknown, _)) = state.operators.iter().find(is_unknown) {
             let known: Vec<_> = keyed.iter().map(|k| format!("{:?}", k.as_str())).collect();
             return Err(Error::config(format!(
                 "state.operators.{unknown}: the job has no operator with state of this name"
             ))
             .hint(format!("it has {}", known.join(", "))));
         }
+        changes(&self.graph, state)?;
         let mut backends = Backends { all: self.backends.clone(), ..Backends::default() };
         backends.named(&state.backend)?;
         let chosen = keyed.iter().map(|k| Ok((k.clone(), backends.named(state.backend_of(k.as_str()))?.clone())));

@@ -91,6 +91,9 @@ struct Inner {
     commit_point: Option<(String, Arc<dyn OpenCommitPoint>)>,
     terminals: Vec<Arc<dyn Terminal>>,
     sources: Vec<SourceNode>,
+    /// An operator and what it was called before; and those whose state is to go.
+    renamed: Vec<(String, String)>,
+    dropped: Vec<String>,
 }
 
 /// A shared handle: every stream of a job holds one.
@@ -142,6 +145,22 @@ impl Graph {
     /// Whether both are handles of the same job's graph.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Notes what an operator was called before.
+    pub(crate) fn renamed_from(&self, operator: &str, old: &str) {
+        self.lock().renamed.push((operator.to_owned(), old.to_owned()));
+    }
+
+    /// Notes that the state of an operator is to go.
+    pub(crate) fn drop_state(&self, operator: &str) {
+        self.lock().dropped.push(operator.to_owned());
+    }
+
+    /// All that has been noted: operators and what they were called, and those whose state is to go.
+    pub(crate) fn said(&self) -> (Vec<(String, String)>, Vec<String>) {
+        let inner = self.lock();
+        (inner.renamed.clone(), inner.dropped.clone())
     }
 
     /// Remembers a mistake for the check.

@@ -150,11 +150,7 @@ impl<'a> Driver<'a> {
             lineage: start.lineage.clone(),
             store: store.clone(),
             backends: shared.backends.clone(),
-            savepoint: if start.restored.as_deref().is_some_and(recovery::is_savepoint) {
-                recovery::savepoint(&store, settings)?
-            } else {
-                None
-            },
+            savepoint: if start.saved { recovery::savepoint(&store, settings)? } else { None },
             restored: start.restored.clone(),
             graph: shared.graph.clone(),
             stats: StatsRegistry::default(),

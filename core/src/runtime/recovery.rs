@@ -12,9 +12,7 @@ use std::{
 };
 
 use tidegate_checkpoint::{
-    commit::{
-        CommitContext, CommitPoint, CommitRecord, Sealed, StoreCommitPoint, committed_manifest, fenced, still_newest,
-    },
+    commit::{CommitContext, CommitPoint, Sealed, StoreCommitPoint, committed_manifest, fenced, still_newest},
     error::{Error, Kind, Result},
     ids::{Attempt, Epoch, JobId, KeyGroupRange, OperatorId, Subtask},
     kill,
@@ -31,7 +29,7 @@ use super::{
 use crate::{
     connect::{SinkContext, Split},
     env::{spawn_blocking, unique, wall_ms},
-    plan::{Graph, NodeKind},
+    plan::{Graph, NodeKind, changes::changes},
     settings::Settings,
     state::savepoint::{self, Savepoint, load, place},
 };
@@ -40,7 +38,10 @@ use crate::{
 pub(super) struct Start {
     pub attempt: Attempt,
     pub lineage: String,
+    /// The checkpoint that it goes on from, under the names of today.
     pub restored: Option<Arc<Manifest>>,
+    /// Whether that is a savepoint's.
+    pub saved: bool,
     /// The checkpoint of this job's own that it goes on from: a savepoint is none.
     pub parent: Option<Epoch>,
     pub next: Epoch,
@@ -106,7 +107,7 @@ pub(super) async fn begin(
     let fresh = lineage(&run.owner);
     loop {
         let committed = store.commits().await?;
-        let (observed, restored, next) =
+        let (observed, found, next) =
             match choose(store, &*commits, committed.clone(), graph, settings, (first, attempt), &fresh).await {
                 Ok(chosen) => chosen,
                 // An older attempt that commits once more deletes what it has superseded: then nothing is missing, only
@@ -114,17 +115,37 @@ pub(super) async fn begin(
                 Err(error) if error.kind() == Kind::Corrupt && store.commits().await? != committed => continue,
                 Err(error) => return Err(error),
             };
-        let lineage = match &restored {
-            Some(manifest) => manifest.lineage.clone(),
-            None => fresh.clone(),
+        let (lineage, parent, saved) = match &found {
+            Some(Found { manifest, saved, .. }) => {
+                (manifest.lineage.clone(), (!saved).then_some(manifest.epoch), *saved)
+            }
+            None => (fresh.clone(), None, false),
         };
-        let own = restored.as_ref().filter(|manifest| !is_savepoint(manifest));
-        let parent = own.map(|manifest| manifest.epoch);
-        let start = Start { attempt, lineage, restored, parent, next };
-        if seal(&*commits, store.job(), &observed, &start, settings).await? {
+        let (committed, restored) = found.map(|found| (found.manifest, Arc::new(found.adopted))).unzip();
+        let start = Start { attempt, lineage, restored, saved, parent, next };
+        if seal(&*commits, store.job(), &observed, (&start, committed.as_ref()), settings).await? {
+            log_dropped(committed.as_ref(), graph, settings)?;
             commits.begins(&start.lineage);
             return Ok((start, commits));
         }
+    }
+}
+
+/// A checkpoint to go on from.
+struct Found {
+    /// As it is stored.
+    manifest: Manifest,
+    /// As the program goes on from it.
+    adopted: Manifest,
+    saved: bool,
+}
+
+impl Found {
+    fn new(manifest: Manifest, saved: bool, job: &JobId, graph: &Graph, settings: &Settings) -> Result<Self> {
+        let adopted = adopt(&manifest, job, graph, settings)?;
+        // An attempt that started from a savepoint may have sealed an epoch with it.
+        let saved = saved || manifest.states.values().flatten().any(|handle| handle.backend == savepoint::BACKEND);
+        Ok(Self { manifest, adopted, saved })
     }
 }
 
@@ -138,7 +159,7 @@ async fn choose(
     settings: &Settings,
     (first, attempt): (Attempt, Attempt),
     fresh: &str,
-) -> Result<(Observed, Option<Arc<Manifest>>, Epoch)> {
+) -> Result<(Observed, Option<Found>, Epoch)> {
     let manifests = store.manifests().await?;
     let copy = match committed.last() {
         Some(epoch) => Some(store.read_commit(*epoch).await?),
@@ -172,8 +193,8 @@ async fn choose(
             Some(place) => {
                 let saved = from_savepoint(&place, store, fresh, graph, settings).await;
                 let saved = saved.map_err(|e| e.at("checkpoint.savepoint"))?;
-                let next = next.max(saved.epoch.next());
-                Ok((observed, Some(Arc::new(saved)), next))
+                let next = next.max(saved.manifest.epoch.next());
+                Ok((observed, Some(saved), next))
             }
         },
         Plan::Resume { epoch, next } => {
@@ -181,8 +202,9 @@ async fn choose(
                 Some(record) if record.epoch == epoch => record.clone(),
                 _ => store.read_commit(epoch).await?,
             };
-            let restored = restored(store, &record, graph, settings).await?;
-            Ok((observed, Some(Arc::new(restored)), next))
+            let manifest = committed_manifest(store, &record).await?;
+            let found = Found::new(manifest, false, store.job(), graph, settings)?;
+            Ok((observed, Some(found), next))
         }
     }
 }
@@ -196,11 +218,6 @@ pub(super) fn savepoint(store: &CheckpointStore, settings: &Settings) -> Result<
     place(url, store.job()).map(Some).map_err(|e| e.at("checkpoint.savepoint"))
 }
 
-/// Whether the state of a checkpoint is in a savepoint's files.
-pub(super) fn is_savepoint(manifest: &Manifest) -> bool {
-    manifest.states.values().flatten().any(|handle| handle.backend == savepoint::BACKEND)
-}
-
 /// The checkpoint that a savepoint is of, as one of this job's: positions as they were, state in the savepoint's files, and
 /// a lineage of its own, since the job that the savepoint is of may go on.
 async fn from_savepoint(
@@ -209,7 +226,7 @@ async fn from_savepoint(
     fresh: &str,
     graph: &Graph,
     settings: &Settings,
-) -> Result<Manifest> {
+) -> Result<Found> {
     let Savepoint { checkpoint, operators } = load(place, &settings.checkpoint.savepoint).await?;
     let whole = KeyGroupRange { start: 0, end: checkpoint.key_groups };
     let mut states = BTreeMap::new();
@@ -221,22 +238,22 @@ async fn from_savepoint(
     }
     let (job, lineage) = (store.job().clone(), fresh.to_owned());
     let manifest = Manifest { job, lineage, states, ..checkpoint };
-    check(&manifest, store.job(), graph, settings)?;
-    Ok(manifest)
+    Found::new(manifest, true, store.job(), graph, settings)
 }
 
-/// Takes every epoch that an older attempt may still commit; false: one of them has been committed since.
+/// Takes every epoch that an older attempt may still commit; false: one of them has been committed since. What is put
+/// there is the checkpoint as it is stored: what the program wants changed only its own checkpoints change.
 async fn seal(
     commits: &dyn CommitPoint,
     job: &JobId,
     observed: &Observed,
-    start: &Start,
+    (start, committed): (&Start, Option<&Manifest>),
     settings: &Settings,
 ) -> Result<bool> {
     let newest = observed.newest().map(|r| r.epoch);
     let prepared: BTreeSet<_> = observed.manifests.iter().map(|(e, _)| *e).filter(|e| Some(*e) > newest).collect();
     for epoch in prepared {
-        let content = match start.restored.as_deref() {
+        let content = match committed {
             Some(manifest) => Manifest { parent: start.parent, ..manifest.clone() },
             None => Manifest::empty(job, &start.lineage, settings.key_groups, settings.parallelism),
         };
@@ -248,27 +265,25 @@ async fn seal(
     Ok(true)
 }
 
-async fn restored(
-    store: &Arc<CheckpointStore>,
-    record: &CommitRecord,
-    graph: &Graph,
-    settings: &Settings,
-) -> Result<Manifest> {
-    let manifest = committed_manifest(store, record).await?;
-    check(&manifest, store.job(), graph, settings)?;
-    Ok(manifest)
-}
-
-/// Whether the job's program can go on from a checkpoint.
-fn check(manifest: &Manifest, job: &JobId, graph: &Graph, settings: &Settings) -> Result<()> {
+/// A checkpoint as the job's program goes on from it.
+fn adopt(manifest: &Manifest, job: &JobId, graph: &Graph, settings: &Settings) -> Result<Manifest> {
     let program = Program {
         job,
         key_groups: settings.key_groups,
         sources: &graph.names(NodeKind::Source),
         keyed: &graph.names(NodeKind::Keyed),
         sinks: &graph.names(NodeKind::Sink),
+        changes: &changes(graph, &settings.state)?,
     };
-    recover::check(manifest, &program)
+    recover::adopt(manifest, &program)
+}
+
+fn log_dropped(committed: Option<&Manifest>, graph: &Graph, settings: &Settings) -> Result<()> {
+    let Some(manifest) = committed else { return Ok(()) };
+    for operator in changes(graph, &settings.state)?.dropped_of(manifest) {
+        tracing::warn!(job = %manifest.job, checkpoint = %manifest.epoch, %operator, "its state is dropped, as the job says");
+    }
+    Ok(())
 }
 
 /// Opens every sink through its recovery.

@@ -22,6 +22,9 @@ pub struct StateSettings {
     pub redis: RedisSettings,
     /// `[state.object-store]`
     pub object_store: ObjectStoreSettings,
+    /// Operators that the job has no more, and whose state in the checkpoint is to go. What a checkpoint has, and neither
+    /// an operator nor this claims, is an error.
+    pub drop_state: Vec<String>,
     /// `[state.operators.NAME]`: what is different for an operator.
     pub operators: BTreeMap<String, OperatorStateSettings>,
 }
@@ -78,6 +81,9 @@ pub struct ObjectStoreSettings {
 pub struct OperatorStateSettings {
     /// The backend's name; empty: that of the job.
     pub backend: String,
+    /// What it was called before, under which the checkpoint may have its state. Of a source or sink too. It may stay when
+    /// no checkpoint has the old name any more.
+    pub renamed_from: Vec<String>,
 }
 
 impl StateSettings {
@@ -97,6 +103,7 @@ impl Default for StateSettings {
             rocksdb: RocksDbSettings::default(),
             redis: RedisSettings::default(),
             object_store: ObjectStoreSettings::default(),
+            drop_state: Vec::new(),
             operators: BTreeMap::new(),
         }
     }

@@ -43,7 +43,8 @@ pub(super) struct Backend {
 pub(super) struct Reader {
     pub link: Arc<Link>,
     pub job: Job,
-    pub operator: String,
+    /// What the operator's state is called in Redis.
+    pub home: String,
     pub key_groups: KeyGroupRange,
 }
 
@@ -106,11 +107,12 @@ impl StateBackend for Backend {
         let (done, is_done) = oneshot::channel();
         let (ordered, failed) = (self.order(Order::Seal(mark.clone(), done)), self.failed.clone());
         let (subtask, key_groups, writer) = (self.subtask, self.reader.key_groups, self.writer.clone());
+        let home = self.reader.home.clone();
         Box::pin(async move {
             ordered?;
             is_done.await.map_err(|_| failure(&failed))?;
             drop(writer);
-            let data = json!({ "mark": mark });
+            let data = json!({ "mark": mark, "home": home });
             Ok(StateHandle { subtask, key_groups, backend: NAME.into(), data, objects: Vec::new() })
         })
     }
@@ -131,7 +133,7 @@ impl Reader {
 
     async fn values(&self, key_group: u16, fields: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
         let mut command = redis::cmd("HMGET");
-        command.arg(self.job.group(&self.operator, key_group).base()).arg(fields);
+        command.arg(self.job.group(&self.home, key_group).base()).arg(fields);
         let values = self.link.ask(&command).await?;
         redis::from_redis_value(values).map_err(|e| strange().caused_by(e))
     }
@@ -163,7 +165,7 @@ impl Reader {
     ) -> Result<()> {
         let (from, to) = lex(from, to);
         let mut command = redis::cmd("ZRANGEBYLEX");
-        let order = self.job.group(&self.operator, key_group).order();
+        let order = self.job.group(&self.home, key_group).order();
         command.arg(order).arg(from).arg(to).arg("LIMIT").arg(0).arg(limit - page.len());
         let fields: Vec<Vec<u8>> =
             redis::from_redis_value(self.link.ask(&command).await?).map_err(|e| strange().caused_by(e))?;

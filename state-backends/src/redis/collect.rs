@@ -1,4 +1,4 @@
-//! What no kept checkpoint needs: logs behind the oldest of them, marks, and operators that are no longer there.
+//! What no kept checkpoint needs: logs behind the oldest of them, marks, and homes of operators that are no longer there.
 //!
 //! The hard case is a collector that has been overtaken and does not know it: the newer attempt may be about to take
 //! back what this one wants to drop. So each key group is asked for its fence in the same script.
@@ -15,34 +15,34 @@ use super::{
     script::{DROP, TRIM, strange, strings},
 };
 
-/// Marks that kept checkpoints have of the key groups of operators.
+/// Marks that kept checkpoints have of the key groups of homes.
 type Marks = BTreeMap<(String, u16), BTreeSet<String>>;
 
 pub(super) async fn collect(link: &Link, job: &Job, kept: &Kept) -> Result<()> {
     let mut marks = Marks::new();
     for (operator, handles) in kept.states.iter().flat_map(|(_, operators)| operators) {
         for handle in handles.iter().filter(|handle| handle.backend == NAME) {
-            let mark = keys::mark(handle)?;
+            let (home, mark) = (keys::home(handle, operator), keys::mark(handle)?);
             for key_group in handle.key_groups.iter() {
-                marks.entry((operator.to_string(), key_group)).or_default().insert(mark.to_owned());
+                marks.entry((home.to_owned(), key_group)).or_default().insert(mark.to_owned());
             }
         }
     }
     let mut trimming: Vec<BoxFuture<'_, Result<()>>> = Vec::new();
-    for ((operator, key_group), marks) in &marks {
-        trimming.push(Box::pin(trim(link, job.group(operator, *key_group), marks, kept.attempt)));
+    for ((home, key_group), marks) in &marks {
+        trimming.push(Box::pin(trim(link, job.group(home, *key_group), marks, kept.attempt)));
     }
     at_once(trimming).await?;
-    let kept_operators: BTreeSet<&str> = marks.keys().map(|(operator, _)| operator.as_str()).collect();
+    let kept_homes: BTreeSet<&str> = marks.keys().map(|(home, _)| home.as_str()).collect();
     let known = link.ask(redis::cmd("SMEMBERS").arg(job.operators())).await?;
     for entry in strings(known)? {
-        let (operator, start, end) = keys::parse_owned(&entry).ok_or_else(strange)?;
-        if kept_operators.contains(operator) {
+        let (home, start, end) = keys::parse_owned(&entry).ok_or_else(strange)?;
+        if kept_homes.contains(home) {
             continue;
         }
         let mut dropped = true;
         for key_group in start..end {
-            dropped &= drop_group(link, &job.group(operator, key_group), kept.attempt).await?;
+            dropped &= drop_group(link, &job.group(home, key_group), kept.attempt).await?;
         }
         if dropped {
             link.ask(redis::cmd("SREM").arg(job.operators()).arg(&entry)).await?;

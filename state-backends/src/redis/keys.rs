@@ -1,16 +1,20 @@
 //! How things are called in Redis.
 //!
 //! All of a key group lies in one slot of a cluster, since what is between braces decides: `tidegate:{job:lineage:
-//! operator:group}` and then `m` (a hash: fence, owner, number of the last step, logs), `b` (a hash: the state), `o` (a
+//! home:group}` and then `m` (a hash: fence, owner, number of the last step, logs), `b` (a hash: the state), `o` (a
 //! sorted set: its keys in their order), `p` (a hash: from the mark of a snapshot to the log that it ends at) and
-//! `u:NUMBER` (hashes: the logs). Names of jobs and operators have no colon and no brace in them.
+//! `u:NUMBER` (hashes: the logs). Names of jobs and operators have no colon, no brace and no `#` in them.
+//!
+//! A home is what an operator's state is called here, for as long as it lives: `operator#ATTEMPT`, after who has begun
+//! it. Handles say it. So an operator can be renamed and nothing has to be moved; and one that begins with nothing never
+//! comes upon what an operator that had its name before still lives in.
 //!
 //! The lineage is one of the names. So a job that starts from nothing finds nothing, and neither reads nor clears what
 //! is somebody else's: of a job of the same name with another checkpoint store, which may run now or be started again
 //! tomorrow, and nobody here can tell.
 use tidegate_checkpoint::{
     error::{Error, Result},
-    ids::KeyGroupRange,
+    ids::{Attempt, KeyGroupRange, OperatorId},
     manifest::StateHandle,
 };
 use tidegate_core::state::backend::OpenContext;
@@ -34,14 +38,14 @@ impl Job {
         format!("tidegate:{{{}}}:lineages", self.name)
     }
 
-    /// A set: which operators have had which key groups.
+    /// A set: which homes have had which key groups.
     pub fn operators(&self) -> String {
         format!("tidegate:{{{}:{}}}:operators", self.name, self.lineage)
     }
 
     /// The keys of a key group.
-    pub fn group(&self, operator: &str, key_group: u16) -> Names {
-        Names(format!("tidegate:{{{}:{}:{operator}:{key_group}}}:", self.name, self.lineage))
+    pub fn group(&self, home: &str, key_group: u16) -> Names {
+        Names(format!("tidegate:{{{}:{}:{home}:{key_group}}}:", self.name, self.lineage))
     }
 
     /// A pattern of all keys of the lineage: for people.
@@ -73,14 +77,24 @@ impl Names {
 }
 
 /// One entry of [`Job::operators`].
-pub(super) fn owned(operator: &str, KeyGroupRange { start, end }: KeyGroupRange) -> String {
-    format!("{operator}:{start}:{end}")
+pub(super) fn owned(home: &str, KeyGroupRange { start, end }: KeyGroupRange) -> String {
+    format!("{home}:{start}:{end}")
 }
 
 /// As it was written.
 pub(super) fn parse_owned(text: &str) -> Option<(&str, u16, u16)> {
     let mut parts = text.split(':');
     Some((parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Where an operator lives that begins with nothing.
+pub(super) fn new_home(operator: &OperatorId, attempt: Attempt) -> String {
+    format!("{operator}#{attempt}")
+}
+
+/// Where the state of a handle is; before there were homes, under the operator's name.
+pub(super) fn home<'a>(handle: &'a StateHandle, operator: &'a OperatorId) -> &'a str {
+    handle.data.get("home").and_then(|home| home.as_str()).unwrap_or(operator.as_str())
 }
 
 /// Where a snapshot is, from its handle.

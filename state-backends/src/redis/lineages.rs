@@ -20,9 +20,9 @@ use super::{
 };
 
 /// Before the first key is written, so that nothing is there that nobody knows.
-pub(super) async fn register(link: &Link, job: &Job, operator: &str, key_groups: KeyGroupRange) -> Result<()> {
+pub(super) async fn register(link: &Link, job: &Job, home: &str, key_groups: KeyGroupRange) -> Result<()> {
     link.ask(redis::cmd("SADD").arg(job.lineages()).arg(&job.lineage)).await?;
-    link.ask(redis::cmd("SADD").arg(job.operators()).arg(keys::owned(operator, key_groups))).await.map(drop)
+    link.ask(redis::cmd("SADD").arg(job.operators()).arg(keys::owned(home, key_groups))).await.map(drop)
 }
 
 /// At a start from nothing. `acts`: nobody else of the attempt does.
@@ -66,9 +66,9 @@ pub(super) async fn look_for_others(link: &Link, job: &Job, context: &OpenContex
 async fn remove(link: &Link, job: &Job, attempt: Attempt) -> Result<()> {
     let known = strings(link.ask(redis::cmd("SMEMBERS").arg(job.operators())).await?)?;
     for entry in known {
-        let (operator, start, end) = keys::parse_owned(&entry).ok_or_else(strange)?;
+        let (home, start, end) = keys::parse_owned(&entry).ok_or_else(strange)?;
         for key_group in start..end {
-            if !drop_group(link, &job.group(operator, key_group), attempt).await? {
+            if !drop_group(link, &job.group(home, key_group), attempt).await? {
                 return Ok(());
             }
         }

@@ -29,7 +29,7 @@ mod writer;
 
 use futures::future::BoxFuture;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -103,13 +103,13 @@ async fn open(context: OpenContext, opened: Opened) -> Result<Box<dyn StateBacke
     if context.restored.is_none() && context.restore.is_empty() {
         lineages::look_for_others(&link, &job, &context, first).await?;
     }
-    let (operator, key_groups) = (context.operator.as_str(), context.key_groups);
-    lineages::register(&link, &job, operator, key_groups).await?;
+    let (home, key_groups) = (home(&context)?, context.key_groups);
+    lineages::register(&link, &job, &home, key_groups).await?;
     let token: Arc<str> = format!("{}-{:016x}", context.attempt, unique()).into();
     let mut opening: Vec<BoxFuture<'_, Result<(u16, Group)>>> = Vec::new();
     for key_group in key_groups.iter() {
         let handle = context.restore.iter().find(|handle| handle.key_groups.contains(key_group));
-        let (link, token, names) = (link.clone(), token.clone(), job.group(operator, key_group));
+        let (link, token, names) = (link.clone(), token.clone(), job.group(&home, key_group));
         let (none, attempt) = (context.restore.is_empty(), context.attempt);
         let mark = match handle {
             None if none => None,
@@ -125,6 +125,15 @@ async fn open(context: OpenContext, opened: Opened) -> Result<Box<dyn StateBacke
     let (orders, received) = mpsc::unbounded_channel();
     let failed = Arc::default();
     let writer = Arc::new(spawn_owned(writer::run(groups, received, Arc::clone(&failed))));
-    let reader = Reader { link, job, operator: operator.to_owned(), key_groups };
+    let reader = Reader { link, job, home, key_groups };
     Ok(Box::new(Backend { reader, subtask: context.subtask, token, orders, failed, writer }))
+}
+
+fn home(context: &OpenContext) -> Result<String> {
+    let mut homes: BTreeSet<_> = context.restore.iter().map(|handle| keys::home(handle, &context.operator)).collect();
+    let Some(home) = homes.pop_first() else { return Ok(keys::new_home(&context.operator, context.attempt)) };
+    if homes.is_empty() {
+        return Ok(home.to_owned());
+    }
+    Err(Error::corrupt("the checkpoint has the state of one operator in two places in Redis"))
 }

@@ -241,7 +241,7 @@ fn a_cluster_that_moves_and_breaks_is_followed() {
             backend.write(puts(epoch * 300, 5000, &epoch.to_string())).unwrap();
             put(&mut model, epoch * 300, 5000, &epoch.to_string());
             let sealing = backend.seal(Epoch(epoch.into()));
-            let key = format!("tidegate:{{job:lineage:operator:{}}}:m", epoch % 4);
+            let key = format!("tidegate:{{job:lineage:operator#1:{}}}:m", epoch % 4);
             let slot = cluster.slot_of(&key).unwrap();
             let owner = cluster.owner_of(slot).unwrap();
             cluster.move_slot(slot, (owner + 1) % 3).unwrap();

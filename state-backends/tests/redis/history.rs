@@ -171,7 +171,7 @@ fn collecting_frees_logs_and_operators_and_lineages_that_nobody_needs() {
         let mut another = job.open(2, &[]).await.unwrap();
         another.write(puts(0, 10, "new")).unwrap();
         let new = another.seal(Epoch(7)).await.unwrap();
-        let states = |job: &Job| keys_of(&server, &format!("*:{}:*", job.operator));
+        let states = |job: &Job| keys_of(&server, &format!("*:{}#*", job.operator));
         job.operator = "operator";
         assert!(states(&job) > 0);
         // While a kept checkpoint has it, it stays.
@@ -183,6 +183,45 @@ fn collecting_frees_logs_and_operators_and_lineages_that_nobody_needs() {
         assert_eq!(states(&job), 0);
         job.operator = "another";
         assert!(states(&job) > 0);
+    });
+}
+
+/// It goes on where it lives, and stays apart from an operator that has got its old name, which begins with nothing.
+#[test]
+fn an_operator_that_is_renamed_moves_nothing() {
+    if without::left_out("redis") {
+        return;
+    }
+    let server = server();
+    run(async {
+        let mut job = Job::new(settings(&server.url()));
+        let mut model = Model::new();
+        let mut before = job.open(1, &[]).await.unwrap();
+        before.write(puts(0, 100, "one")).unwrap();
+        put(&mut model, 0, 100, "one");
+        let first = before.seal(Epoch(1)).await.unwrap();
+        let keys = keys_of(&server, "*");
+        job.operator = "renamed";
+        let mut renamed = job.open(2, std::slice::from_ref(&first)).await.unwrap();
+        assert_eq!(keys_of(&server, "*"), keys);
+        job.operator = "operator";
+        let mut other = job.open(2, &[]).await.unwrap();
+        assert!(all(other.as_mut()).await.unwrap().is_empty());
+        other.write(puts(50, 100, "other")).unwrap();
+        other.flushed().await.unwrap();
+        assert_eq!(all(renamed.as_mut()).await.unwrap(), model);
+        renamed.write(puts(0, 10, "two")).unwrap();
+        put(&mut model, 0, 10, "two");
+        let second = renamed.seal(Epoch(2)).await.unwrap();
+        // Neither is taken for garbage that the other's name has left.
+        job.operator = "renamed";
+        job.collect(2, &[(2, &second)]).await.unwrap();
+        let mut again = job.open(3, &[second]).await.unwrap();
+        assert_eq!(all(again.as_mut()).await.unwrap(), model);
+        assert_eq!(all(other.as_mut()).await.unwrap().len(), 100);
+        // The first to have it is fenced, whatever it was called.
+        before.write(puts(0, 10, "zombie")).unwrap();
+        assert!(before.flushed().await.is_err());
     });
 }
 
