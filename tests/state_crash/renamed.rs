@@ -2,12 +2,7 @@
 //!
 //! The hard case is a backend that keeps state in a place that is called after the operator: what is renamed must go on
 //! there, whoever comes next must not find it, and what it has left must go when no checkpoint needs it.
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 use tidegate::{
     ForEach, Generator, Job, JobHandle, Settings, Stream, random,
     state::reader::{Read, Reader},
@@ -16,22 +11,21 @@ use tidegate::{
 use crate::{moves::checkpoints, over::CACHE};
 
 const USERS: u64 = 1_200;
+const SPLITS: u64 = 3;
 
-type Counts = Arc<Mutex<BTreeMap<String, HashMap<u64, u64>>>>;
+type Counts = BTreeMap<u64, u64>;
+
+fn user(n: u64) -> u64 {
+    random(11, n) % USERS
+}
 
 /// Counts users with each of these operators.
-fn start(settings: Settings, operators: &[&str], renamed: &[(&str, &str)], counts: &Counts) -> JobHandle {
+fn start(settings: Settings, operators: &[&str], renamed: &[(&str, &str)]) -> JobHandle {
     let job = Job::new("renamed", settings);
-    let users = Generator::new(u64::MAX, |n| random(11, n) % USERS).splits(3).rate(20_000.0);
-    let users = job.source("events", users).boxed();
+    let users = job.source("events", Generator::new(u64::MAX, user).splits(SPLITS).rate(20_000.0)).boxed();
     for operator in operators {
-        let (counts, name) = (counts.clone(), (*operator).to_owned());
-        users.clone().key_by(|user| *user).fold(operator, 0u64, |count, _| *count += 1).sink(
-            &format!("newest-{operator}"),
-            ForEach::new(move |(user, count): (u64, u64), _| {
-                counts.lock().unwrap().entry(name.clone()).or_default().insert(user, count);
-            }),
-        );
+        let counts = users.clone().key_by(|user| *user).fold(operator, 0u64, |count, _| *count += 1);
+        counts.sink(&format!("newest-{operator}"), ForEach::new(|_: (u64, u64), _| {}));
     }
     for (operator, old) in renamed {
         job.renamed_from(operator, old);
@@ -39,10 +33,31 @@ fn start(settings: Settings, operators: &[&str], renamed: &[(&str, &str)], count
     job.start().unwrap()
 }
 
+/// The counts of all that had been read when a savepoint was made.
+fn read(reader: &Reader) -> Counts {
+    let mut counts = Counts::new();
+    for (split, position) in reader.positions().values().flatten() {
+        let split: u64 = split.split('/').next().unwrap().parse().unwrap();
+        for k in 0..position["position"]["made"].as_u64().unwrap() {
+            *counts.entry(user(split + k * SPLITS)).or_default() += 1;
+        }
+    }
+    counts
+}
+
+async fn saved(reader: &Reader, operator: &str) -> Counts {
+    let mut counts = Counts::new();
+    let keep = |entry: Read| {
+        counts.insert(entry.key.as_u64().unwrap(), entry.value.as_u64().unwrap());
+        true
+    };
+    reader.each(operator, keep).await.unwrap();
+    counts
+}
+
 fn exact(folder: &Path, job_file: &str) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let counts = Counts::default();
         let at = |what: &str| folder.join(what).display().to_string();
         let settings = |parallelism| {
             let mut settings = Settings::from_toml(job_file).unwrap();
@@ -51,42 +66,35 @@ fn exact(folder: &Path, job_file: &str) {
             settings.checkpoint.store = at("checkpoints");
             settings
         };
-        let renamed = [("totals", "counts")];
         // It stays in the program, and when it is gone from there the old name is free.
-        for (parallelism, operators, renamed) in [
-            (2, &["counts"][..], &[][..]),
-            (3, &["totals"], &renamed),
-            (1, &["totals"], &renamed),
-            (2, &["totals", "counts"], &[]),
-        ] {
-            let handle = start(settings(parallelism), operators, renamed, &counts);
+        let renamed = [("totals", "counts")];
+        for (parallelism, operator, renamed) in [(2, "counts", &[][..]), (3, "totals", &renamed)] {
+            let handle = start(settings(parallelism), &[operator], renamed);
             checkpoints(&handle, 4).await;
             // What has come since is lost, and has to come again.
             handle.cancel().await.unwrap();
         }
-        let handle = start(settings(3), &["totals", "counts"], &[], &counts);
+        let handle = start(settings(1), &["totals"], &renamed);
         checkpoints(&handle, 2).await;
-        handle.stop_with_savepoint(&at("savepoint")).await.unwrap();
+        handle.stop_with_savepoint(&at("before")).await.unwrap();
+        let handle = start(settings(2), &["totals", "counts"], &[]);
+        checkpoints(&handle, 4).await;
+        handle.cancel().await.unwrap();
+        let handle = start(settings(3), &["totals", "counts"], &[]);
+        checkpoints(&handle, 2).await;
+        handle.stop_with_savepoint(&at("after")).await.unwrap();
 
-        let reader = Reader::open(&at("savepoint")).await.unwrap();
-        let positions = reader.positions().values().flat_map(|splits| splits.values());
-        let read: u64 = positions.map(|split| split["position"]["made"].as_u64().unwrap()).sum();
-        let mut sums = Vec::new();
-        for operator in ["totals", "counts"] {
-            let mut saved = HashMap::new();
-            let keep = |entry: Read| {
-                saved.insert(entry.key.as_u64().unwrap(), entry.value.as_u64().unwrap());
-                true
-            };
-            reader.each(operator, keep).await.unwrap();
-            let newest = counts.lock().unwrap()[operator].clone();
-            let differing = saved.iter().filter(|(user, count)| newest.get(user) != Some(count)).count();
-            // Of the first operator of the name there may be more than of the one that has it now.
-            assert_eq!(differing, 0, "{operator}");
-            sums.push(saved.values().sum::<u64>());
+        let (before, after) = (Reader::open(&at("before")).await.unwrap(), Reader::open(&at("after")).await.unwrap());
+        assert_eq!(saved(&before, "totals").await, read(&before));
+        let all = read(&after);
+        assert_eq!(saved(&after, "totals").await, all, "the one that was renamed has counted all");
+        let mut since = all;
+        for (user, count) in read(&before) {
+            *since.get_mut(&user).unwrap() -= count;
         }
-        assert_eq!(sums[0], read, "the one that was renamed has counted all");
-        assert!(sums[1] > 0 && sums[1] < read, "the other one has begun with nothing: {sums:?}");
+        since.retain(|_, count| *count > 0);
+        assert!(since.len() > 100, "{} users", since.len());
+        assert_eq!(saved(&after, "counts").await, since, "the other one has begun with nothing");
     });
 }
 

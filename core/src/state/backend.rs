@@ -253,7 +253,8 @@ pub struct Kept {
 pub struct OpenContext {
     /// The checkpoint store, for backends that keep their snapshots there.
     pub store: Arc<CheckpointStore>,
-    /// The operator.
+    /// The operator, as it is called now: what is restored may have been written under another name, which another
+    /// operator may have by now. Where it is has to be in its handles.
     pub operator: OperatorId,
     /// Its subtask.
     pub subtask: Subtask,

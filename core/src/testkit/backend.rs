@@ -160,7 +160,9 @@ impl World {
             let range = KeyGroupRange::of(subtask, parallelism, KEY_GROUPS);
             let context = OpenContext {
                 store: self.store.clone(),
-                operator: OperatorId::new("operator").unwrap(),
+                // As in a program in which it is renamed now and then: where a state is, its handle says.
+                operator: OperatorId::new(if self.attempt.0.is_multiple_of(3) { "renamed" } else { "operator" })
+                    .unwrap(),
                 subtask,
                 attempt: self.attempt,
                 key_groups: range,
