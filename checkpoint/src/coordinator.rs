@@ -7,6 +7,7 @@
 //!                     |  timeout, a decline          | timeout, failed
 //!                     +------------- Abandoned ------+
 //! ```
+//! A job that reads in batches is `Reading` between `Idle` and the trigger, until every source has read its part.
 //!
 //! The hard case is an abandoned epoch. Its barrier has cut the stream and its sinks have staged output
 //! that no other acknowledgement will name again, so the committables of abandoned epochs are **carried**
@@ -50,10 +51,24 @@ pub struct Ack {
     pub counters: BTreeMap<String, u64>,
 }
 
+/// Where epochs are cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cut {
+    /// Wherever the sources are when the interval is over.
+    #[default]
+    Anywhere,
+    /// Behind a batch, the next of which begins when the interval is over.
+    Batches,
+    /// At the end, and nowhere before: who asks for a checkpoint gets that one.
+    End,
+}
+
 /// How checkpoints are paced; all times in milliseconds.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// From the start of one to the start of the next; `None`: only those asked for, and the last.
+    /// Where epochs are cut.
+    pub cut: Cut,
+    /// From the start of one (or of its batch) to the start of the next; `None`: only those asked for, and the last.
     pub interval_ms: Option<u64>,
     /// One that takes longer is abandoned.
     pub timeout_ms: u64,
@@ -86,6 +101,8 @@ pub enum Event {
     StopRequested,
     /// All splits of a source's subtask have ended.
     Exhausted(Participant),
+    /// A source's subtask has read its part of the batch.
+    Read(Participant),
     /// A participant has made its part of `epoch` durable.
     Acknowledged(Participant, Epoch, Ack),
     /// A participant cannot.
@@ -101,6 +118,8 @@ pub enum Event {
 /// What the driver has to do.
 #[derive(Debug)]
 pub enum Command {
+    /// Tell every source to read a batch: what there is now.
+    Read,
     /// Tell every source to end the epoch.
     Trigger {
         /// The epoch.
@@ -149,6 +168,8 @@ pub enum Command {
 #[derive(Debug)]
 enum Phase {
     Idle,
+    /// Waiting for these sources to have read the batch.
+    Reading(BTreeSet<Participant>),
     /// Waiting for acknowledgements.
     Collecting(BTreeMap<Participant, Ack>),
     /// The manifest is being written; what is in it is kept, in case it fails.
@@ -177,6 +198,8 @@ pub struct Coordinator {
     next: Epoch,
     last: bool,
     started_ms: u64,
+    /// When the last batch began.
+    batch_ms: Option<u64>,
     ended_ms: Option<u64>,
     stopping: bool,
     failures: u32,
@@ -208,6 +231,7 @@ impl Coordinator {
             next,
             last: false,
             started_ms: now_ms,
+            batch_ms: None,
             ended_ms: None,
             stopping: false,
             failures: 0,
@@ -223,7 +247,10 @@ impl Coordinator {
     pub fn deadline_ms(&self) -> Option<u64> {
         match self.phase {
             Phase::Idle if self.stops() => Some(self.after_pause().max(self.before_retry())),
-            Phase::Idle => self.config.interval_ms.map(|i| self.after_pause().max(self.started_ms.saturating_add(i))),
+            Phase::Idle => self.config.interval_ms.map(|i| {
+                let before = if self.config.cut == Cut::Batches { self.batch_ms } else { Some(self.started_ms) };
+                self.after_pause().max(before.map_or(0, |before| before.saturating_add(i)))
+            }),
             Phase::Collecting(_) | Phase::Writing(_) => Some(self.times_out_ms()),
             _ => None,
         }
@@ -259,6 +286,11 @@ impl Coordinator {
                     self.exhausted.insert(source);
                 }
             }
+            Event::Read(source) => {
+                if let Phase::Reading(left) = &mut self.phase {
+                    left.remove(&source);
+                }
+            }
             Event::Acknowledged(participant, epoch, ack) => self.acknowledged(participant, epoch, ack),
             Event::Declined(participant, epoch, reason) => {
                 if let Some(commands) = self.declined(&participant, epoch, &reason, now_ms) {
@@ -274,8 +306,14 @@ impl Coordinator {
 
     fn progress(&mut self, now_ms: u64) -> Vec<Command> {
         let (due, times_out_ms) = (self.due(now_ms), self.times_out_ms());
+        let (stops, asked) = (self.stops(), !self.waiting_tokens.is_empty());
         match &mut self.phase {
+            Phase::Idle if due && self.config.cut == Cut::Batches && !stops && !asked => self.read(now_ms),
             Phase::Idle if due => self.trigger(now_ms),
+            // What the batch lacks is there for the next start: a job that is to stop waits for no source.
+            Phase::Reading(left) if stops || left.iter().all(|source| self.exhausted.contains(source)) => {
+                self.trigger(now_ms)
+            }
             Phase::Collecting(acks) if acks.len() == self.participants.len() && self.owed.is_empty() => {
                 let mut acks = std::mem::take(acks);
                 for (participant, carried) in std::mem::take(&mut self.carried) {
@@ -294,7 +332,14 @@ impl Coordinator {
     }
 
     fn due(&self, now_ms: u64) -> bool {
-        !self.waiting_tokens.is_empty() || self.deadline_ms().is_some_and(|d| now_ms >= d)
+        let asked = !self.waiting_tokens.is_empty() && self.config.cut != Cut::End;
+        asked || self.deadline_ms().is_some_and(|d| now_ms >= d)
+    }
+
+    fn read(&mut self, now_ms: u64) -> Vec<Command> {
+        self.batch_ms = Some(now_ms);
+        self.phase = Phase::Reading(self.sources.clone());
+        vec![Command::Read]
     }
 
     fn trigger(&mut self, now_ms: u64) -> Vec<Command> {

@@ -35,6 +35,10 @@ impl<T: Clone + Send + Sync + 'static> Source for Collection<T> {
         Box::pin(ready(Ok(splits.collect())))
     }
 
+    fn can_end(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn open(&self, split: Split, position: Option<Value>) -> BoxFuture<'_, Result<CollectionReader<T>>> {
         let opened = || {
             let part: usize =

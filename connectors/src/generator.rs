@@ -67,6 +67,13 @@ impl<T: Send + 'static, F: Fn(u64) -> T + Clone + Send + Sync + 'static> Source 
         Box::pin(ready(Ok(splits.collect())))
     }
 
+    fn can_end(&self) -> Result<()> {
+        if self.count == u64::MAX {
+            return Err(Error::config("the generator makes records for ever").hint("give it a number of records"));
+        }
+        Ok(())
+    }
+
     fn open(&self, split: Split, position: Option<Value>) -> BoxFuture<'_, Result<GeneratorReader<F>>> {
         let opened = || {
             let unknown = || {
@@ -123,13 +130,21 @@ impl<T: Send + 'static, F: Fn(u64) -> T + Clone + Send + Sync + 'static> SplitRe
         self.made = end;
         Ok(match &self.pace {
             _ if self.made == self.end => Progress::End,
-            Some(_) => Progress::Wait,
-            None => Progress::More,
+            Some(pace) if pace.is_spent() => Progress::Wait,
+            _ => Progress::More,
         })
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.pace.as_mut().map_or(Poll::Ready(()), |p| p.poll(cx)).map(Ok)
+    }
+
+    /// With a rate, what there is now is what the clock has granted since the last batch.
+    fn bound(&mut self) -> bool {
+        if let Some(pace) = &mut self.pace {
+            pace.catch_up();
+        }
+        false
     }
 
     fn position(&self) -> Value {
@@ -141,7 +156,7 @@ impl<T: Send + 'static, F: Fn(u64) -> T + Clone + Send + Sync + 'static> SplitRe
     }
 }
 
-/// Records granted by the clock; at most a tenth of a second's worth at once.
+/// Records granted by the clock; at most a tenth of a second's worth at once, unless it is to catch up.
 pub(crate) struct Pace {
     rate: f64,
     last: Instant,
@@ -155,13 +170,24 @@ impl Pace {
     }
 
     pub(crate) fn grant(&mut self, wanted: u64) -> u64 {
-        let at = now();
-        self.due += at.duration_since(self.last).as_secs_f64() * self.rate;
-        self.due = self.due.min((self.rate / 10.0).max(1.0));
-        self.last = at;
+        let (before, most) = (self.due, (self.rate / 10.0).max(1.0));
+        self.catch_up();
+        self.due = self.due.min(before.max(most));
         let granted = (self.due as u64).min(wanted);
         self.due -= granted as f64;
         granted
+    }
+
+    /// Grants all since the last grant.
+    pub(crate) fn catch_up(&mut self) {
+        let at = now();
+        self.due += at.duration_since(self.last).as_secs_f64() * self.rate;
+        self.last = at;
+    }
+
+    /// Whether no more is granted for the moment.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.due < 1.0
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

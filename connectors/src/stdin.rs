@@ -44,6 +44,11 @@ impl Source for Stdin {
         Box::pin(ready(Ok(vec![Split::new("stdin")])))
     }
 
+    /// At the end of the input: what of it is there already cannot be known.
+    fn can_end(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn open(&self, _: Split, position: Option<Value>) -> BoxFuture<'_, Result<StdinReader>> {
         let skip = position.as_ref().map_or(Some(0), |p| p["lines"].as_u64());
         let Some(skip) = skip else {

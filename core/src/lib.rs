@@ -40,6 +40,6 @@ pub use operators::{
     shared::BoxedStream,
     window::{Firing, Global, Hopping, Session, Trigger, Tumbling, Windowed},
 };
-pub use settings::Settings;
+pub use settings::{JobTrigger, Settings};
 pub use tidegate_checkpoint::error::{Error, Kind, Result};
 pub use time::{FarFuture, Timestamp, WatermarkGenerator, Watermarks, Window};

@@ -4,8 +4,10 @@
 //! default of [`Settings`] itself, and an unknown one is an error with the nearest right name.
 mod duration;
 mod state;
+mod trigger;
 
 pub use state::{ObjectStoreSettings, OperatorStateSettings, RedisSettings, RocksDbSettings, StateSettings};
+pub use trigger::JobTrigger;
 
 use serde::{Deserialize, Serialize};
 use std::{path::Path, time::Duration};
@@ -33,6 +35,8 @@ pub struct Settings {
     /// Key groups: the most subtasks the job's keyed state can ever be spread over. A power of two, fixed
     /// at the job's first checkpoint.
     pub key_groups: u16,
+    /// When the job reads, and where its epochs are cut: `"continuous"`, `"every 10s"`, `"available-now"`, `"once"`.
+    pub trigger: JobTrigger,
     /// `[checkpoint]`
     pub checkpoint: CheckpointSettings,
     /// `[state]`
@@ -55,7 +59,8 @@ pub struct Settings {
 pub struct CheckpointSettings {
     /// A directory or URL: `file:///var/lib/job`, `s3://bucket/job`; `memory:` keeps them in the process.
     pub store: String,
-    /// Time from one checkpoint's start to the next; `"0s"`: only the final one and those asked for.
+    /// Time from one checkpoint's start to the next; `"0s"`: only the final one and those asked for. With the triggers
+    /// `every` and `once` each batch is a checkpoint, and this is nothing.
     #[serde(with = "duration")]
     pub interval: Duration,
     /// At least this long between the end of one and the start of the next.
@@ -139,6 +144,7 @@ impl Default for Settings {
         Self {
             parallelism: 1,
             key_groups: 128,
+            trigger: JobTrigger::Continuous,
             checkpoint: CheckpointSettings::default(),
             state: StateSettings::default(),
             restart: RestartSettings::default(),
@@ -296,6 +302,17 @@ impl Settings {
         settings.checked()
     }
 
+    /// From one checkpoint's start to the next, as the trigger has it; `None`: only those asked for, and the last.
+    pub(crate) fn epoch_interval(&self) -> Option<Duration> {
+        match self.trigger {
+            JobTrigger::Every(pause) => Some(pause),
+            JobTrigger::Once => None,
+            JobTrigger::Continuous | JobTrigger::AvailableNow => {
+                Some(self.checkpoint.interval).filter(|interval| !interval.is_zero())
+            }
+        }
+    }
+
     /// Checks what types cannot say.
     ///
     /// # Errors
@@ -310,6 +327,10 @@ impl Settings {
             return Err(
                 Error::config(format!("key-groups = {groups} is not a power of two")).hint("128 suits most jobs")
             );
+        }
+        if self.trigger == JobTrigger::Every(Duration::ZERO) {
+            return Err(Error::config("trigger = every 0s: batches have to begin some time apart")
+                .hint("without a pause between them it is JobTrigger::Continuous"));
         }
         if self.checkpoint.retained == 0 {
             return Err(Error::config("checkpoint.retained = 0: there must be one to come back to")

@@ -19,4 +19,5 @@ mod sink_jobs;
 mod source_jobs;
 #[cfg(feature = "kafka-tls")]
 mod tls;
+mod triggers;
 mod until;

@@ -17,17 +17,17 @@ use std::{
 };
 use tempfile::TempDir;
 use tidegate::{
-    Batch, Error, FileSource, Job, RestartStrategy, Settings, Stream,
+    Batch, Error, FileSource, Job, JobTrigger, RestartStrategy, Settings, Stream,
     extend::env::{random, sleep, unique, wall_ms},
 };
 
-/// `PARALLELISM,RATE,DIR` of a child.
+/// `PARALLELISM,RATE,TRIGGER,DIR` of a child.
 const ARGUMENTS: &str = "TIDEGATE_TEST_MICRO_BATCH";
 const TEST: &str = "crash::an_undisturbed_run_is_exact";
 const FILES: u64 = 2;
 
-fn job(dir: &Path, parallelism: u32, rate: f64) -> Job {
-    let mut settings = Settings { parallelism, ..Settings::default() };
+fn job(dir: &Path, parallelism: u32, rate: f64, trigger: JobTrigger) -> Job {
+    let mut settings = Settings { parallelism, trigger, ..Settings::default() };
     settings.checkpoint.store = dir.join("checkpoints").display().to_string();
     settings.checkpoint.interval = Duration::from_millis(30);
     settings.checkpoint.retained = 2;
@@ -59,6 +59,7 @@ async fn write(dir: PathBuf, batch: Batch<(u64, u64)>, epoch: u64) -> Result<(),
 struct Case {
     dir: TempDir,
     parallelism: u32,
+    trigger: JobTrigger,
     count: u64,
 }
 
@@ -72,11 +73,11 @@ impl Case {
             let lines: String = (file..count).step_by(FILES as usize).map(|n| format!("{n}\n")).collect();
             fs::write(dir.path().join(format!("in/{file}.txt")), lines).unwrap();
         }
-        Self { dir, parallelism, count }
+        Self { dir, parallelism, trigger: JobTrigger::Continuous, count }
     }
 
     fn start(&self, rate: u32, kill_point: Option<&str>) -> Running {
-        let arguments = format!("{},{rate},{}", self.parallelism, self.dir.path().display());
+        let arguments = format!("{},{rate},{},{}", self.parallelism, self.trigger, self.dir.path().display());
         process::start(TEST, (ARGUMENTS, &arguments), &self.dir.path().join("errors"), kill_point)
     }
 
@@ -127,10 +128,11 @@ impl Case {
 #[test]
 fn an_undisturbed_run_is_exact() {
     if let Ok(arguments) = std::env::var(ARGUMENTS) {
-        let mut arguments = arguments.splitn(3, ',');
+        let mut arguments = arguments.splitn(4, ',');
         let mut next = || arguments.next().unwrap();
         let (parallelism, rate) = (next().parse().unwrap(), next().parse().unwrap());
-        let job = job(Path::new(next()), parallelism, rate);
+        let trigger = next().parse().unwrap();
+        let job = job(Path::new(next()), parallelism, rate, trigger);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         if let Err(e) = runtime.block_on(job.run()) {
             panic!("{e}");
@@ -145,12 +147,11 @@ fn an_undisturbed_run_is_exact() {
 }
 
 /// At random moments, with another parallelism at each start. The seed is printed; `TIDEGATE_TEST_SEED` repeats it.
-#[test]
-fn exact_after_twenty_kills() {
+fn exact_after_twenty_kills(trigger: JobTrigger) {
     let given = std::env::var("TIDEGATE_TEST_SEED").ok().and_then(|s| s.parse().ok());
     let mut seed = given.unwrap_or_else(|| wall_ms().unsigned_abs());
     println!("TIDEGATE_TEST_SEED={seed}");
-    let mut case = Case::new(1, 12_000);
+    let mut case = Case { trigger, ..Case::new(1, 12_000) };
     let mut kills = 0;
     for start in 0..40 {
         case.parallelism = start % 3 + 1;
@@ -170,6 +171,21 @@ fn exact_after_twenty_kills() {
     let (batches, again) = case.assert_exact();
     println!("{batches} batches, {again} calls for one that had been written before");
     assert!(batches > 10 && again > 0, "the kills have hit nothing: {batches} batches, {again} calls again");
+}
+
+#[test]
+fn exact_after_twenty_kills_in_a_stream() {
+    exact_after_twenty_kills(JobTrigger::Continuous);
+}
+
+#[test]
+fn exact_after_twenty_kills_in_micro_batches() {
+    exact_after_twenty_kills(JobTrigger::Every(Duration::from_millis(40)));
+}
+
+#[test]
+fn exact_after_twenty_kills_of_what_is_there() {
+    exact_after_twenty_kills(JobTrigger::AvailableNow);
 }
 
 #[cfg(feature = "failpoints")]

@@ -8,6 +8,7 @@ fn participant(name: &str, subtask: u32) -> Participant {
 }
 fn config() -> Config {
     Config {
+        cut: Cut::Anywhere,
         interval_ms: Some(100),
         timeout_ms: 1000,
         min_pause_ms: 0,
@@ -246,6 +247,92 @@ fn answers_of_strangers_and_of_the_future_are_ignored() {
     assert_eq!(committables(&ack_all(&mut c, 1, 120)), ["a", "b"]);
 }
 
+fn batches() -> Coordinator {
+    let sources: BTreeSet<_> = [participant("in", 0), participant("in", 1)].into();
+    let all = sources.iter().cloned().chain([participant("out", 0)]).collect();
+    Coordinator::new(Config { cut: Cut::Batches, ..config() }, all, sources, 0)
+}
+fn read(c: &mut Coordinator, subtask: u32, now: u64) -> Vec<Command> {
+    c.on(Event::Read(participant("in", subtask)), now)
+}
+fn complete_batch(c: &mut Coordinator, epoch: u64, now: u64) -> Vec<Command> {
+    for (name, subtask) in [("in", 0), ("in", 1), ("out", 0)] {
+        ack(c, name, subtask, epoch, &[], now);
+    }
+    let e = Epoch(epoch);
+    c.on(Event::ManifestWritten(e, Ok("m".into())), now);
+    c.on(Event::Committed(e, Ok(())), now);
+    c.on(Event::Finalised(e, Ok(())), now)
+}
+
+#[test]
+fn a_batch_is_cut_when_all_sources_have_read_it_and_the_next_begins_an_interval_after_it() {
+    let mut c = batches();
+    assert_eq!(c.deadline_ms(), Some(0), "the first one at once");
+    assert!(matches!(c.on(Event::Tick, 3)[..], [Command::Read]));
+    assert!(read(&mut c, 0, 20).is_empty() && read(&mut c, 0, 21).is_empty());
+    assert_eq!(c.deadline_ms(), None);
+    assert!(matches!(read(&mut c, 1, 30)[..], [Command::Trigger { epoch: Epoch(1), last: false }]));
+    assert!(matches!(complete_batch(&mut c, 1, 40)[..], [Command::Completed { .. }]));
+    assert!(c.on(Event::Tick, 102).is_empty());
+    assert!(matches!(c.on(Event::Tick, 103)[..], [Command::Read]));
+    read(&mut c, 0, 110);
+    read(&mut c, 1, 110);
+    let late = complete_batch(&mut c, 2, 400);
+    assert!(matches!(late[..], [Command::Completed { .. }, Command::Read]), "{late:?}");
+    assert!(c.on(Event::Tick, 499).is_empty(), "counted from when it began");
+}
+
+#[test]
+fn a_source_that_is_exhausted_has_read_every_batch_and_when_all_are_it_is_the_last() {
+    let mut c = batches();
+    c.on(Event::Tick, 0);
+    assert!(c.on(Event::Exhausted(participant("in", 1)), 5).is_empty());
+    assert!(matches!(read(&mut c, 0, 10)[..], [Command::Trigger { last: false, .. }]));
+    complete_batch(&mut c, 1, 20);
+    assert!(matches!(c.on(Event::Tick, 100)[..], [Command::Read]));
+    assert!(matches!(c.on(Event::Exhausted(participant("in", 0)), 110)[..], [Command::Trigger { last: true, .. }]));
+    assert!(matches!(complete_batch(&mut c, 2, 120)[..], [Command::Completed { .. }, Command::Done]));
+}
+
+#[test]
+fn a_stop_cuts_the_batch_and_a_request_waits_for_it_or_is_met_between_two() {
+    let mut c = batches();
+    c.on(Event::Tick, 0);
+    assert!(c.on(Event::Requested { token: 7 }, 1).is_empty());
+    read(&mut c, 0, 2);
+    read(&mut c, 1, 2);
+    let commands = complete_batch(&mut c, 1, 10);
+    assert!(matches!(&commands[..], [Command::Completed { tokens, .. }] if tokens == &[7]));
+    assert!(matches!(c.on(Event::Requested { token: 8 }, 20)[..], [Command::Trigger { last: false, .. }]));
+    complete_batch(&mut c, 2, 30);
+    assert!(matches!(c.on(Event::Tick, 100)[..], [Command::Read]));
+    assert!(matches!(c.on(Event::StopRequested, 105)[..], [Command::Trigger { last: true, .. }]));
+}
+
+#[test]
+fn an_abandoned_batch_is_followed_by_the_next_when_that_is_due() {
+    let mut c = batches();
+    c.on(Event::Tick, 0);
+    read(&mut c, 0, 1);
+    read(&mut c, 1, 1);
+    let given_up = c.on(Event::Declined(participant("out", 0), Epoch(1), "x".into()), 10);
+    assert!(matches!(given_up[..], [Command::Abandoned { .. }]));
+    assert!(c.on(Event::Tick, 99).is_empty());
+    assert!(matches!(c.on(Event::Tick, 100)[..], [Command::Read]));
+}
+
+#[test]
+fn with_one_checkpoint_at_the_end_nothing_is_cut_before_it() {
+    let mut c = coordinator(Config { cut: Cut::End, interval_ms: None, ..config() });
+    assert!(c.on(Event::Requested { token: 7 }, 10).is_empty());
+    assert!(c.on(Event::Tick, 10_000).is_empty());
+    let last = c.on(Event::Exhausted(participant("in", 0)), 10_001);
+    assert!(matches!(last[..], [Command::Trigger { epoch: Epoch(1), last: true }]), "{last:?}");
+    let commands = complete(&mut c, 1, 10_002);
+    assert!(matches!(&commands[..], [Command::Completed { tokens, .. }, Command::Done] if tokens == &[7]));
+}
+
 proptest! {
     /// A driver that answers in any order, late, with declines and failed manifests: epochs rise, one is in
     /// flight, and every committable is in exactly one *written* manifest once things calm down.
@@ -309,7 +396,7 @@ proptest! {
                         in_flight = None;
                     }
                     Command::Fail(e) => prop_assert!(false, "{}", e),
-                    Command::Commit(_) | Command::Finalise(_) | Command::Done => {}
+                    Command::Commit(_) | Command::Finalise(_) | Command::Read | Command::Done => {}
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Reading a file ahead, on threads for blocking work: decompresses, cuts into rows, decodes.
 //!
 //! The task of the source only takes finished chunks; it never waits for a disk. The channel is bounded, and
-//! reading ends when nobody listens any more. It says when it has come to the end of the file: a channel
+//! reading ends when nobody listens any more. What has been put behind a file's end since a batch began is kept back,
+//! where the length on disk says what that is: in what is not compressed. It says when it has come to the end of the file: a channel
 //! that closes without that is a thread that has panicked (in a user's `Deserialize`), never an end.
 //!
 //! The hard case is many files. There are fewer threads than that, and a file that is not read on (another
@@ -44,6 +45,10 @@ pub struct FileReader<T> {
     id: String,
     chunks: mpsc::Receiver<Result<Chunk<T>>>,
     rows: std::vec::IntoIter<Row<T>>,
+    /// Behind the bound.
+    kept_back: Option<Row<T>>,
+    path: PathBuf,
+    bound: u64,
     place: Place,
     read: u64,
     reported: u64,
@@ -76,11 +81,14 @@ impl<T: Send + 'static> FileReader<T> {
         let (sender, chunks) = mpsc::channel(CHUNKS);
         // Only what is decompressed is read again from the front.
         let passed = if is_compressed(&path) { 0 } else { place.offset };
-        let ahead = spawn_owned(read_ahead(format, path, place, sender));
+        let ahead = spawn_owned(read_ahead(format, path.clone(), place, sender));
         Ok(Self {
             id,
             chunks,
             rows: Vec::new().into_iter(),
+            kept_back: None,
+            path,
+            bound: u64::MAX,
             place,
             read: passed,
             reported: passed,
@@ -194,7 +202,7 @@ impl<T: Send + 'static> SplitReader for FileReader<T> {
             None => budget,
         };
         for _ in 0..budget {
-            let Some(row) = self.rows.next() else {
+            let Some(row) = self.kept_back.take().or_else(|| self.rows.next()) else {
                 match self.chunks.try_recv() {
                     Ok(chunk) => self.take(chunk?),
                     Err(mpsc::error::TryRecvError::Empty) => return Ok(self.report(out, Progress::Wait)),
@@ -208,6 +216,10 @@ impl<T: Send + 'static> SplitReader for FileReader<T> {
                 }
                 continue;
             };
+            if row.ends.offset > self.bound {
+                self.kept_back = Some(row);
+                return Ok(self.report(out, Progress::Wait));
+            }
             self.place = row.ends;
             match row.record {
                 Ok(record) => out.record(record),
@@ -217,7 +229,7 @@ impl<T: Send + 'static> SplitReader for FileReader<T> {
                 }
             }
         }
-        let progress = if self.pace.is_some() { Progress::Wait } else { Progress::More };
+        let progress = if self.pace.as_ref().is_some_and(Pace::is_spent) { Progress::Wait } else { Progress::More };
         Ok(self.report(out, progress))
     }
 
@@ -225,12 +237,28 @@ impl<T: Send + 'static> SplitReader for FileReader<T> {
         if let Some(pace) = &mut self.pace {
             ready!(pace.poll(cx));
         }
-        if self.rows.len() == 0
+        if self.kept_back.is_none()
+            && self.rows.len() == 0
             && let Some(chunk) = ready!(self.chunks.poll_recv(cx))
         {
             self.take(chunk?);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// With a rate, what there is now is what the rate grants.
+    fn bound(&mut self) -> bool {
+        if !is_compressed(&self.path) {
+            self.bound = std::fs::metadata(&self.path).map_or(u64::MAX, |m| m.len());
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.catch_up();
+        }
+        self.pace.is_none()
+    }
+
+    fn is_at_bound(&self) -> bool {
+        self.kept_back.is_some()
     }
 
     fn position(&self) -> Value {

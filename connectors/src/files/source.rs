@@ -59,7 +59,9 @@ impl<F> FileSource<F> {
     fn with(format: F, path: impl Into<PathBuf>) -> Self {
         Self { format, path: path.into(), watch: None, rate: None }
     }
-    /// Looks for new files at this interval; the source then never ends by itself.
+    /// Looks for new files at this interval; the source then never ends by itself. A job with the trigger `available-now`
+    /// or `once` ends all the same, behind the files that are there: but not as if no more would come, so that windows
+    /// that are still open wait for the next start.
     pub fn watch(mut self, interval: Duration) -> Self {
         self.watch = Some(interval.max(Duration::from_millis(1)));
         self
@@ -137,6 +139,9 @@ impl<F: Format> Source for FileSource<F> {
     }
     fn discovery_interval(&self) -> Option<Duration> {
         self.watch
+    }
+    fn can_end(&self) -> Result<()> {
+        Ok(())
     }
     fn open(&self, split: Split, position: Option<Value>) -> BoxFuture<'_, Result<FileReader<F::Item>>> {
         let path = self.path_of(&split.id);

@@ -2,7 +2,8 @@
 //!
 //! Offsets are not dense: those of aborted records and of the markers that end transactions are never seen. The
 //! position is behind the last record, and moves on where the queue says that it has come to the partition's end; by
-//! that a reader also knows that it has passed its own end although nothing stands there. The hard case is an error:
+//! that a reader also knows that it has passed its own end although nothing stands there, and that it has read what was
+//! there when a batch began. The hard case is an error:
 //! librdkafka goes on by itself after most of them, so those are waited for, and it is only the shared clients'
 //! thread that loses patience; but an error behind which it would leave something out fails the attempt. A
 //! message that cannot be decoded *yet* is no error: the reader stands before it, and so does its position.
@@ -36,10 +37,20 @@ pub struct KafkaReader<C> {
     shape: Arc<Shape>,
     /// What is read; gone when there is nothing more to read.
     fetched: Option<Fetched>,
+    /// Where the fetcher said that a batch has its bound, as soon as it says anything.
+    bound: Option<Bound>,
+    /// Everything that the fetcher knows of has been read.
+    at_end: bool,
     /// What has to be done before the next message can be decoded.
     held: Option<BoxFuture<'static, Result<()>>>,
     /// Kept to the end, so that the other splits need not make their own.
     _shared: Option<Arc<Shared>>,
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    Unknown,
+    At(i64),
 }
 
 /// The queue first: it is to be dropped before the clients that it belongs to.
@@ -66,7 +77,18 @@ impl<C: Decode> KafkaReader<C> {
         shared: Option<Arc<Shared>>,
     ) -> Self {
         let low = position.offset;
-        Self { place, codec, position, low, shape, fetched: None, held: None, _shared: shared }
+        Self {
+            place,
+            codec,
+            position,
+            low,
+            shape,
+            fetched: None,
+            bound: None,
+            at_end: true,
+            held: None,
+            _shared: shared,
+        }
     }
 
     /// Blocks for a moment.
@@ -82,7 +104,8 @@ impl<C: Decode> KafkaReader<C> {
         // A name with a zero in it has no queue.
         let topic = CString::new(&*place.topic).unwrap_or_default();
         let fetched = Some(Fetched { queue, shared: shared.clone(), place: place.clone(), topic });
-        Ok(Self { place, codec, position, low, shape, fetched, held: None, _shared: Some(shared) })
+        let (bound, at_end) = (None, false);
+        Ok(Self { place, codec, position, low, shape, fetched, bound, at_end, held: None, _shared: Some(shared) })
     }
 }
 
@@ -90,7 +113,9 @@ impl<C: Decode> SplitReader for KafkaReader<C> {
     type Item = C::Item;
 
     fn fill<E: Emit<C::Item>>(&mut self, budget: usize, out: &mut E) -> Result<Progress> {
-        let Self { place, codec, position, shape, fetched, held, .. } = self;
+        self.find_bound();
+        let bound = self.limit();
+        let Self { place, codec, position, shape, fetched, at_end, held, .. } = self;
         let Some(Fetched { queue, shared, .. }) = fetched else { return Ok(Progress::End) };
         if let Some(fault) = shared.fault() {
             return Err(fault);
@@ -104,14 +129,25 @@ impl<C: Decode> SplitReader for KafkaReader<C> {
             if position.offset >= end {
                 break;
             }
+            if position.offset >= bound {
+                progress = Progress::Wait;
+                break;
+            }
             match queue.next() {
                 Some(Ok(Next::Message(message))) => {
+                    *at_end = false;
                     // What is read must not come again, nor what is behind the end.
                     if message.offset < position.offset {
                         continue;
                     }
                     if message.offset >= end {
                         position.offset = end;
+                        break;
+                    }
+                    if message.offset >= bound {
+                        position.offset = bound;
+                        queue.again();
+                        progress = Progress::Wait;
                         break;
                     }
                     let length = message.key.map_or(0, <[u8]>::len) + message.value.map_or(0, <[u8]>::len);
@@ -133,7 +169,10 @@ impl<C: Decode> SplitReader for KafkaReader<C> {
                     }
                     (position.offset, bytes) = (next, bytes + length);
                 }
-                Some(Ok(Next::End(offset))) => position.offset = position.offset.max(offset.min(end)),
+                Some(Ok(Next::End(offset))) => {
+                    position.offset = position.offset.max(offset.min(end));
+                    *at_end = true;
+                }
                 Some(Err(error)) => judge(shape, shared, place, position, &error)?,
                 None => {
                     progress = Progress::Wait;
@@ -172,6 +211,18 @@ impl<C: Decode> SplitReader for KafkaReader<C> {
         Poll::Ready(Ok(()))
     }
 
+    fn bound(&mut self) -> bool {
+        self.bound = Some(Bound::Unknown);
+        self.find_bound();
+        true
+    }
+
+    /// Where the fetcher knows the partition's end and it cannot be read up to there, it is open transactions that
+    /// are: what is before them is all there is.
+    fn is_at_bound(&self) -> bool {
+        self.at_end || self.position.offset >= self.limit()
+    }
+
     fn position(&self) -> Value {
         self.position.to_value()
     }
@@ -184,6 +235,23 @@ impl<C: Decode> SplitReader for KafkaReader<C> {
         let Some(Fetched { shared, place, topic, .. }) = &self.fetched else { return Some(0) };
         let known = native::known_end(&shared.consumer, topic, place.partition)?;
         Some(known.min(self.position.end.unwrap_or(i64::MAX)).saturating_sub(self.position.offset).max(0) as u64)
+    }
+}
+
+impl<C> KafkaReader<C> {
+    fn find_bound(&mut self) {
+        if let (Some(Bound::Unknown), Some(Fetched { shared, topic, .. })) = (self.bound, &self.fetched)
+            && let Some(known) = native::known_end(&shared.consumer, topic, self.place.partition)
+        {
+            self.bound = Some(Bound::At(known));
+        }
+    }
+
+    fn limit(&self) -> i64 {
+        match self.bound {
+            Some(Bound::At(bound)) => bound,
+            Some(Bound::Unknown) | None => i64::MAX,
+        }
     }
 }
 

@@ -126,7 +126,8 @@ impl<C> KafkaSource<C> {
         self.shape(|s| s.group = Some(name.into()))
     }
     /// Ends at what is there when the job begins. A restart ends at the same place; a job that has ended and is run
-    /// again goes on with what has come since.
+    /// again goes on with what has come since. The job's trigger `available-now` is for all its sources, and differs in
+    /// that this is the end of the input, with which all windows are complete.
     pub fn available_now(self) -> Self {
         self.shape(|s| s.terms.until = Until::Now)
     }
@@ -241,6 +242,10 @@ impl<C: Decode> Source for KafkaSource<C> {
 
     fn discovery_interval(&self) -> Option<Duration> {
         (self.shape.terms.until == Until::Never).then_some(self.discovery)
+    }
+
+    fn can_end(&self) -> Result<()> {
+        Ok(())
     }
 
     fn open(&self, split: Split, position: Option<Value>) -> BoxFuture<'_, Result<KafkaReader<C>>> {

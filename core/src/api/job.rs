@@ -14,7 +14,7 @@ use crate::{
     env::spawn,
     plan::{Graph, NodeKind, changes::changes, explain::explain},
     runtime::supervise::{Shared, Supervised, supervise},
-    settings::{OperatorStateSettings, Settings},
+    settings::{JobTrigger, OperatorStateSettings, Settings},
     state::backend::{Backends, StateBackendFactory},
 };
 
@@ -94,6 +94,7 @@ impl Job {
         let id = JobId::new(&*self.name)?;
         self.graph.check()?;
         self.settings.clone().checked()?;
+        self.check_trigger()?;
         let state = &self.settings.state;
         let keyed = self.graph.names(NodeKind::Keyed);
         let is_unknown = |(name, own): &(&String, &OperatorStateSettings)| {
@@ -113,6 +114,23 @@ impl Job {
         let chosen = keyed.iter().map(|k| Ok((k.clone(), backends.named(state.backend_of(k.as_str()))?.clone())));
         backends.chosen = Arc::new(chosen.collect::<Result<_>>()?);
         Ok((id, backends))
+    }
+
+    /// Whether every part of the job can do what the trigger says.
+    fn check_trigger(&self) -> Result<()> {
+        let trigger = self.settings.trigger;
+        if !trigger.is_bounded() {
+            return Ok(());
+        }
+        let refused = |e: Error| e.at(format!("trigger = \"{trigger}\""));
+        self.graph.sources().iter().try_for_each(|source| source.can_end().map_err(refused))?;
+        if trigger == JobTrigger::Once
+            && let Some(point) = self.graph.commit_point()
+        {
+            let open = format!("one transaction of {} would be open from the job's start to its end", point.place());
+            return Err(refused(Error::config(open)).hint("use available-now, or make the sink at-least-once"));
+        }
+        Ok(())
     }
 
     /// Starts the job on the current tokio runtime. It can be started again when that run has ended.

@@ -94,6 +94,13 @@ impl<S: Source, A> SourceStream<S, A> {
         self
     }
 
+    /// With the trigger `every`, a batch has no more than so many records of this source: those of all subtasks together,
+    /// to each the same share, but at least one. What is left is the next batch's.
+    pub fn max_per_batch(mut self, records: u64) -> Self {
+        self.policies.max_per_batch = Some(records);
+        self
+    }
+
     /// Records that cannot be decoded, as a stream: give it a sink and they are kept exactly once too.
     pub fn dead_letters(&mut self) -> BoxedStream<Undecodable> {
         let side = BoxedStream::side(&self.graph, self.node, "dead letters");

@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use tidegate_checkpoint::{error::Result, figure::Figure};
+use tidegate_checkpoint::{
+    error::{Error, Result},
+    figure::Figure,
+};
 
 /// Where records come from. One value serves every subtask and every attempt.
 pub trait Source: Send + Sync + 'static {
@@ -34,6 +37,16 @@ pub trait Source: Send + Sync + 'static {
     /// How often to look for new splits; `None`: never, and the source ends when its splits have.
     fn discovery_interval(&self) -> Option<Duration> {
         None
+    }
+
+    /// Whether a job that reads what is there and ends (the triggers `available-now` and `once`) can do so with this
+    /// source: its splits end by themselves, or their readers know what there is ([`SplitReader::bound`]).
+    ///
+    /// # Errors
+    /// Why not. The job is refused before it starts.
+    fn can_end(&self) -> Result<()> {
+        Err(Error::config("the source does not say where it would end")
+            .hint("implement Source::can_end, and SplitReader::bound if its splits do not end by themselves"))
     }
 
     /// Opens a split at a position that a reader of it once returned, or at its beginning.
@@ -116,6 +129,21 @@ pub trait SplitReader: Send + 'static {
 
     /// The position behind the last emitted record. Called between fills, at every barrier.
     fn position(&self) -> Value;
+
+    /// What is there now is all that is to be read, until this is called again: at the start of a job that reads what
+    /// is there and ends, and of each batch where it reads in batches. Where that ends is for the reader to know; it may
+    /// find it out later, but must find it. Beyond it `fill` emits nothing and says [`Progress::Wait`].
+    ///
+    /// False: it does not know. Then its part of a batch ends where `fill` says [`Progress::Wait`], or when the time to the
+    /// next batch is over; and a job that is to end waits for [`Progress::End`].
+    fn bound(&mut self) -> bool {
+        false
+    }
+
+    /// Whether everything has been read that there was at the last call of `bound`. Asked after [`Progress::Wait`].
+    fn is_at_bound(&self) -> bool {
+        false
+    }
 
     /// How much of the split has been read, in the unit of [`Split::length`].
     fn progress(&self) -> Option<u64> {

@@ -5,7 +5,7 @@ use humantime::format_duration;
 use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use super::graph::{Graph, Node, NodeId, NodeKind, StateBound};
-use crate::settings::Settings;
+use crate::settings::{JobTrigger, Settings};
 
 /// Draws the plan of `graph` as these settings have it: a block a task, its fused operators in order, its inputs, and
 /// where they keep state.
@@ -18,6 +18,9 @@ pub fn explain(job: &str, graph: &Graph, settings: &Settings) -> String {
         task_of.insert(node.id, head);
     }
     let mut text = format!("job {job} · parallelism {parallelism}\n");
+    if settings.trigger != JobTrigger::Continuous {
+        let _ = writeln!(text, "trigger {}", settings.trigger);
+    }
     if let Some(point) = graph.commit_point() {
         let _ = writeln!(text, "commits in {}", point.place());
     }

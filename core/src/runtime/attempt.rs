@@ -20,9 +20,9 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use tidegate_checkpoint::{
     commit::{CommitPermit, CommitPoint},
-    coordinator::{Ack, Command, Config, Coordinator, Event, Participant},
+    coordinator::{Ack, Command, Config, Coordinator, Cut, Event, Participant},
     error::{Error, Result},
-    ids::{Epoch, OperatorId, Subtask},
+    ids::{Attempt, Epoch, OperatorId, Subtask},
     kill,
     manifest::Manifest,
     store::CheckpointStore,
@@ -43,6 +43,7 @@ use crate::{
     metrics::{contributors::Contributors, stats::StatsRegistry},
     plan::NodeKind,
     record::Barrier,
+    settings::JobTrigger,
 };
 
 /// What tasks tell the driver.
@@ -68,6 +69,11 @@ pub enum TaskEvent {
     },
     /// All splits of a source's subtask have ended.
     Exhausted {
+        /// Who.
+        participant: Participant,
+    },
+    /// A source's subtask has read its part of a batch.
+    Read {
         /// Who.
         participant: Participant,
     },
@@ -129,15 +135,28 @@ pub(super) struct Driver<'a> {
     next_beat: Instant,
     /// Every split that has been assigned, or had ended.
     known: Arc<Mutex<BTreeSet<(OperatorId, String)>>>,
+    /// The next look for new splits, and when the last one was.
+    discovery: Discovery,
+    looked: Instant,
+    /// The sources are to read a batch when what is new has been assigned.
+    reads: bool,
 }
 
 impl<'a> Driver<'a> {
     /// Recovers and builds, for the next attempt of `run`; nothing runs yet but the sources' and sinks' own opening.
-    pub(super) async fn open(shared: &'a Shared, store: Arc<CheckpointStore>, run: &mut Run) -> Result<Self> {
+    /// `None`: an attempt before had committed the last checkpoint of the run, and did not get to publish it.
+    pub(super) async fn open(shared: &'a Shared, store: Arc<CheckpointStore>, run: &mut Run) -> Result<Option<Self>> {
         let settings = &shared.settings;
         let (start, commits) = recovery::begin(&store, &shared.graph, settings, run).await?;
         shared.attempt_began(start.attempt, start.restored.as_ref().map(|m| m.epoch));
         let sinks = recovery::open_sinks(&shared.graph, &store, &start, &commits).await?;
+        if let Some(last) = start.restored.clone().filter(|restored| shared.has_ended_with(restored)) {
+            let mut told = Told::new(shared.graph.sources());
+            told.completed(last);
+            collection(shared, &store, start.attempt).await;
+            told.finish().await;
+            return Ok(None);
+        }
         let assignments = recovery::assign(&shared.graph.sources(), &start, settings.parallelism).await?;
         let known = known_splits(&assignments);
         let (sender, events) = mpsc::channel(1024);
@@ -146,6 +165,7 @@ impl<'a> Driver<'a> {
             attempt: start.attempt,
             parallelism: settings.parallelism,
             key_groups: settings.key_groups,
+            trigger: settings.trigger,
             state: Arc::new(settings.state.clone()),
             lineage: start.lineage.clone(),
             store: store.clone(),
@@ -177,7 +197,7 @@ impl<'a> Driver<'a> {
         let parent = start.parent;
         let (sinks, sources) = (Arc::new(sinks), shared.graph.sources());
         let contributors = Contributors { sources, sinks: sinks.clone(), commits: commits.clone() };
-        Ok(Self {
+        Ok(Some(Self {
             _contributing: shared.contributors_of(contributors),
             shared,
             store,
@@ -200,7 +220,10 @@ impl<'a> Driver<'a> {
             manifest_bytes: 0,
             next_beat: began + BEAT_EVERY,
             known: Arc::new(Mutex::new(known)),
-        })
+            discovery: never(),
+            looked: began,
+            reads: false,
+        }))
     }
 
     fn now_ms(&self) -> u64 {
@@ -209,9 +232,11 @@ impl<'a> Driver<'a> {
 
     /// Runs until the last checkpoint has committed, at the end of the input or after `stop`.
     pub(super) async fn run(mut self, requests: &mut mpsc::Receiver<Request>) -> Result<()> {
-        let mut discovery = self.discovery();
+        if self.shared.settings.trigger == JobTrigger::Continuous {
+            self.discovery = self.look(true);
+        }
         loop {
-            let wake = self.wait(requests, &mut discovery).await;
+            let wake = self.wait(requests).await;
             let event = match wake {
                 Wake::Task(Some(TaskEvent::Ack { participant, epoch, ack })) => {
                     Event::Acknowledged(participant, epoch, ack)
@@ -220,6 +245,7 @@ impl<'a> Driver<'a> {
                     Event::Declined(participant, epoch, reason)
                 }
                 Wake::Task(Some(TaskEvent::Exhausted { participant })) => Event::Exhausted(participant),
+                Wake::Task(Some(TaskEvent::Read { participant })) => Event::Read(participant),
                 Wake::Task(Some(TaskEvent::Failed { label, subtask, error })) => {
                     return Err(error.at(format!("{label} (subtask {subtask})")));
                 }
@@ -240,7 +266,12 @@ impl<'a> Driver<'a> {
                 }
                 Wake::Discover(found) => {
                     self.assign_new(found?);
-                    discovery = self.discovery();
+                    self.looked = now();
+                    self.discovery =
+                        if self.shared.settings.trigger == JobTrigger::Continuous { self.look(true) } else { never() };
+                    if std::mem::take(&mut self.reads) {
+                        self.tell_to_read();
+                    }
                     continue;
                 }
             };
@@ -264,7 +295,7 @@ impl<'a> Driver<'a> {
         }
     }
 
-    async fn wait(&mut self, requests: &mut mpsc::Receiver<Request>, discovery: &mut Discovery) -> Wake {
+    async fn wait(&mut self, requests: &mut mpsc::Receiver<Request>) -> Wake {
         let deadline = self.coordinator.deadline_ms().map(|d| Duration::from_millis(d.saturating_sub(self.now_ms())));
         tokio::select! {
             biased;
@@ -274,7 +305,7 @@ impl<'a> Driver<'a> {
             })),
             event = self.events.recv() => Wake::Task(event),
             Some(request) = requests.recv() => Wake::Request(request),
-            found = discovery => Wake::Discover(found),
+            found = &mut self.discovery => Wake::Discover(found),
             () = sleep(deadline.unwrap_or(Duration::from_secs(3600))) => Wake::Deadline,
             () = sleep(self.next_beat.saturating_duration_since(now())) => Wake::Beat,
         }
@@ -283,9 +314,10 @@ impl<'a> Driver<'a> {
     /// Carries a command out; true when there is nothing more to do.
     fn act(&mut self, command: Command) -> Result<bool> {
         match command {
+            Command::Read => self.begin_batch(),
             Command::Trigger { epoch, last } => {
                 kill::point("trigger");
-                self.shared.checkpoint_began(epoch);
+                self.shared.checkpoint_began(self.start.attempt, epoch, last);
                 for source in &self.sources {
                     // A source task that has gone has failed: its event is on the way.
                     let _ = source.control.send(SourceControl::Barrier(Barrier { epoch, last }));
@@ -371,18 +403,7 @@ impl<'a> Driver<'a> {
         if self.missed {
             return;
         }
-        let (store, attempt, retained) =
-            (self.store.clone(), self.start.attempt, self.shared.settings.checkpoint.retained);
-        let (backends, readers) = (self.shared.backends.clone(), self.shared.readers());
-        self.garbage = Some(spawn(async move {
-            if let Err(error) = collect::collect(&store, attempt, retained, &backends, || {
-                readers.load(std::sync::atomic::Ordering::SeqCst) > 0
-            })
-            .await
-            {
-                tracing::warn!(%error, "old checkpoints could not be deleted; the next checkpoint tries again");
-            }
-        }));
+        self.garbage = Some(spawn(collection(self.shared, &self.store, self.start.attempt)));
     }
 
     fn check_beats(&mut self) -> Result<()> {
@@ -405,15 +426,39 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn discovery(&self) -> Discovery {
+    /// What is there when the batch begins belongs to it, also in splits that nobody has seen yet: so there is a look
+    /// for those first, unless sources want that less often.
+    fn begin_batch(&mut self) {
+        let pause = self.shared.settings.epoch_interval().unwrap_or_default();
+        let is_due = |interval| interval <= pause || now().duration_since(self.looked) >= interval;
+        if self.look_interval().is_some_and(is_due) {
+            (self.discovery, self.reads) = (self.look(false), true);
+        } else {
+            self.tell_to_read();
+        }
+    }
+
+    fn tell_to_read(&self) {
+        for source in &self.sources {
+            // A source task that has gone has failed: its event is on the way.
+            let _ = source.control.send(SourceControl::Read);
+        }
+    }
+
+    fn look_interval(&self) -> Option<Duration> {
+        self.shared.graph.sources().iter().filter_map(super::terminal::SourceNode::interval).min()
+    }
+
+    /// Looks for new splits: now, or when the sources want it.
+    fn look(&self, later: bool) -> Discovery {
+        let Some(interval) = self.look_interval() else { return never() };
         let sources: Vec<_> = self.shared.graph.sources().into_iter().filter(|s| s.interval().is_some()).collect();
-        let Some(interval) = sources.iter().filter_map(super::terminal::SourceNode::interval).min() else {
-            return Box::pin(std::future::pending());
-        };
         let parallelism = self.shared.settings.parallelism;
         let known = self.known.clone();
         Box::pin(async move {
-            sleep(interval).await;
+            if later {
+                sleep(interval).await;
+            }
             let mut new = Vec::new();
             for source in sources {
                 for split in source.discover().await? {
@@ -439,6 +484,26 @@ impl<'a> Driver<'a> {
             }
         }
     }
+}
+
+/// Collects once.
+fn collection(
+    shared: &Shared,
+    store: &Arc<CheckpointStore>,
+    attempt: Attempt,
+) -> impl Future<Output = ()> + Send + use<> {
+    let (store, backends) = (store.clone(), shared.backends.clone());
+    let (retained, readers) = (shared.settings.checkpoint.retained, shared.readers());
+    let is_read = move || readers.load(std::sync::atomic::Ordering::SeqCst) > 0;
+    async move {
+        if let Err(error) = collect::collect(&store, attempt, retained, &backends, is_read).await {
+            tracing::warn!(%error, "old checkpoints could not be deleted; the next checkpoint tries again");
+        }
+    }
+}
+
+fn never() -> Discovery {
+    Box::pin(std::future::pending())
 }
 
 type Discovery = BoxFuture<'static, Result<Vec<(OperatorId, Subtask, crate::connect::Split)>>>;
@@ -482,8 +547,14 @@ pub(super) fn caught(panic: &(dyn Any + Send)) -> Error {
 fn coordinator(shared: &Shared, start: &Start, carries: bool) -> Coordinator {
     let settings = &shared.settings.checkpoint;
     let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let (trigger, interval) = (shared.settings.trigger, shared.settings.epoch_interval());
     let config = Config {
-        interval_ms: Some(ms(settings.interval)).filter(|i| *i > 0),
+        cut: match trigger {
+            JobTrigger::Every(_) => Cut::Batches,
+            JobTrigger::Once => Cut::End,
+            JobTrigger::Continuous | JobTrigger::AvailableNow => Cut::Anywhere,
+        },
+        interval_ms: interval.map(|interval| ms(interval).max(1)),
         timeout_ms: ms(settings.timeout),
         min_pause_ms: ms(settings.min_pause),
         tolerated_failures: settings.tolerated_failures,

@@ -35,7 +35,7 @@ use crate::{
     operators::side::SidePort,
     plan::{Graph, NodeId},
     record::Keyed,
-    settings::StateSettings,
+    settings::{JobTrigger, StateSettings},
     state::backend::Backends,
 };
 
@@ -49,6 +49,8 @@ pub struct AttemptContext {
     pub parallelism: u32,
     /// Key groups of the job.
     pub key_groups: u16,
+    /// When sources read.
+    pub trigger: JobTrigger,
     /// What the job file says of state.
     pub state: Arc<StateSettings>,
     /// The lineage of the job's checkpoints.

@@ -99,8 +99,7 @@ pub(super) async fn begin(
     let commits: Arc<dyn CommitPoint> = match graph.commit_point() {
         None => Arc::new(StoreCommitPoint::new(store.clone())),
         Some(point) => {
-            let (interval, pause) = (settings.checkpoint.interval, settings.checkpoint.min_pause);
-            let interval = (!interval.is_zero()).then(|| interval.max(pause));
+            let interval = settings.epoch_interval().map(|interval| interval.max(settings.checkpoint.min_pause));
             point.open(CommitContext { store: store.clone(), attempt, interval }).await?
         }
     };

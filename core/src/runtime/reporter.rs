@@ -66,6 +66,12 @@ impl Reporter {
         self.send(futures::future::ready(TaskEvent::Exhausted { participant }).boxed());
     }
 
+    /// Says that this source's part of the batch has been read.
+    pub(crate) fn read(&mut self) {
+        let participant = self.participant.clone();
+        self.send(futures::future::ready(TaskEvent::Read { participant }).boxed());
+    }
+
     fn send(&mut self, event: BoxFuture<'static, TaskEvent>) {
         self.running.retain(|task| !task.is_finished());
         let events = self.events.clone();

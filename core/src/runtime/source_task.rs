@@ -8,8 +8,13 @@
 //! last it reads no more, but still answers, should that checkpoint be abandoned and tried again: so the
 //! final checkpoint is like any other, and every epoch has all its participants. The driver ends the task.
 //!
+//! Where the trigger has what is there read and no more, a split that is behind that is *done*: until the next batch, or
+//! for good (see [`batching`]). It is not at its end, so time does not end with it.
+//!
 //! The other hard case is a split that always has something. The task then never waits, so once a turn it
 //! looks at those that had nothing: whether they have something now, or have become idle.
+mod batching;
+
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,6 +35,7 @@ use tidegate_checkpoint::{
     kill,
 };
 
+use self::batching::Batching;
 use super::{
     build::{Begin, Build, SourceHandle, TaskClock},
     emission::Emission,
@@ -53,6 +59,7 @@ pub(crate) struct Policies {
     pub skip_undecodable: bool,
     pub dead_letters: Option<NodeId>,
     pub far_future: Option<NodeId>,
+    pub max_per_batch: Option<u64>,
 }
 
 /// What the driver tells a source task.
@@ -61,6 +68,8 @@ pub(crate) enum SourceControl {
     Barrier(Barrier),
     /// Read this split as well.
     Assign(Split),
+    /// Read a batch.
+    Read,
 }
 
 /// A split in the checkpoint.
@@ -77,6 +86,9 @@ struct OpenSplit<R> {
     stats: Arc<SplitStats>,
     time: SplitTime,
     ended: bool,
+    /// Its part of the batch, which it knows if it is bounded, has been read.
+    done: bool,
+    bounded: bool,
     /// It had nothing at its last fill.
     waiting: bool,
     /// It has something that it cannot emit yet: it is not idle.
@@ -103,6 +115,7 @@ struct SourceTask<S: Source, A, O> {
     finished: BTreeMap<String, Value>,
     discovers: bool,
     alignment: Option<Arc<Alignment>>,
+    batching: Batching,
     ports: Ports<S::Item>,
     control: mpsc::UnboundedReceiver<SourceControl>,
     reporter: Reporter,
@@ -162,6 +175,7 @@ where
         finished,
         discovers: assignment.discovers,
         alignment,
+        batching: Batching::new(context.trigger, stream.policies.max_per_batch, context.parallelism, subtask),
         ports,
         control,
         reporter: build.reporter(name),
@@ -198,6 +212,9 @@ where
             for (split, begin) in assigned {
                 self.open(split, begin).await?;
             }
+            if self.batching.is_bounded() {
+                self.begin_batch();
+            }
             self.ready().await?;
             self.declare();
             let mut turn = now();
@@ -213,6 +230,7 @@ where
                     self.adapt_budget(at.duration_since(before));
                 } else {
                     self.announce_end();
+                    self.announce_read();
                     self.control_all(Control::Flush);
                     self.ready().await?;
                     self.wait().await?;
@@ -264,6 +282,8 @@ where
             stats,
             time,
             ended: false,
+            done: false,
+            bounded: false,
             waiting: false,
             held: false,
             idle,
@@ -309,7 +329,7 @@ where
     /// The first control: the restored watermark, before any record.
     fn declare(&mut self) {
         let slowest = self.slowest();
-        self.publish_alignment(slowest);
+        self.publish_alignment();
         match slowest {
             // None of them has more than it had; or so it seems, until they have been read.
             None if self.discovers || !self.splits.is_empty() => {
@@ -333,16 +353,10 @@ where
         self.control_all(Control::Watermark(watermark));
     }
 
-    fn publish_alignment(&self, slowest: Option<Timestamp>) {
-        if let Some(alignment) = &self.alignment {
-            alignment.publish(self.reporter.participant().subtask.0, slowest.unwrap_or(MAX));
-        }
-    }
-
     /// Passes on what has changed in the splits' time.
     fn advance(&mut self) {
         let slowest = self.slowest();
-        self.publish_alignment(slowest);
+        self.publish_alignment();
         match slowest {
             Some(w) if self.idle || self.emitted.is_none_or(|e| e < w) => self.emit_watermark(w),
             Some(_) => {}
@@ -361,22 +375,18 @@ where
         self.splits.iter().all(|s| s.ended)
     }
 
-    fn announce_end(&mut self) {
-        if !self.exhausted && self.all_ended() && !self.discovers {
-            self.exhausted = true;
-            self.reporter.exhausted();
-        }
-    }
-
     /// The next split, in turn, that may be read.
     fn choose(&mut self) -> Option<usize> {
-        if self.stopped {
+        if self.stopped || !self.batching.reads() {
             return None;
         }
         let count = self.splits.len();
         let index = (0..count).map(|k| (self.next + k) % count).find(|i| {
             let split = &self.splits[*i];
-            !split.ended && !split.waiting && !self.alignment.as_ref().is_some_and(|a| a.holds(split.time.watermark()))
+            !split.ended
+                && !split.done
+                && !split.waiting
+                && !self.alignment.as_ref().is_some_and(|a| a.holds(split.time.watermark()))
         })?;
         self.next = index + 1;
         Some(index)
@@ -404,7 +414,7 @@ where
             aside: 0,
             fault: None,
         };
-        let budget = if self.sweeping { *BUDGET.start() } else { self.budget };
+        let budget = self.batching.budget(if self.sweeping { *BUDGET.start() } else { self.budget });
         let progress = split.reader.fill(budget, &mut emission)?;
         let (records, aside) = (emission.records - emission.aside, emission.aside);
         if let Some(fault) = emission.fault {
@@ -415,6 +425,7 @@ where
         OperatorStats::add(&self.stats.progress, split.reader.progress().unwrap_or(0).saturating_sub(progress_before));
         let read = self.stats.read();
         split.stats.read(read.0 - read_before.0, read.1 - read_before.1);
+        self.batching.took(read.0 - read_before.0);
         if records > 0 && self.watermarks.is_some() {
             split.last_record = now();
             split.idle = false;
@@ -434,11 +445,14 @@ where
                 self.stats.splits.end(&split.stats);
             }
         }
+        split.done = self.batching.is_done(progress, split.bounded, || split.reader.is_at_bound());
         if let Some(watermarks) = &self.watermarks {
             if split.time.at_batch_end() {
                 split.time.advance();
             }
-            if let (Some(idle_after), true) = (watermarks.idle_after, split.waiting) {
+            if let (Some(idle_after), true) =
+                (watermarks.idle_after, split.waiting && self.batching.finds_idle(split.done))
+            {
                 split.find_idle(idle_after, now());
             }
             self.advance();
@@ -512,7 +526,8 @@ where
     /// Asks every split that had nothing whether it has something now; true when one has.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Result<bool> {
         let mut any = false;
-        for split in self.splits.iter_mut().filter(|s| s.waiting && !self.stopped) {
+        let reads = !self.stopped && self.batching.reads();
+        for split in self.splits.iter_mut().filter(|s| s.waiting && !s.done && reads) {
             if let Poll::Ready(ready) = split.reader.poll_ready(cx) {
                 split.waiting = false;
                 any = true;
@@ -520,17 +535,6 @@ where
             }
         }
         Ok(any)
-    }
-
-    /// Looks for splits that have become idle. Those that wait have just been asked.
-    fn find_idle(&mut self) {
-        if let Some(idle_after) = self.watermarks.as_ref().and_then(|w| w.idle_after) {
-            let at = now();
-            for split in self.splits.iter_mut().filter(|s| s.waiting && !self.stopped) {
-                split.find_idle(idle_after, at);
-            }
-            self.advance();
-        }
     }
 
     /// Does what the coordinator says.
@@ -541,8 +545,13 @@ where
                 self.advance();
                 Ok(())
             }
+            SourceControl::Read => {
+                self.begin_batch();
+                Ok(())
+            }
             SourceControl::Barrier(barrier) => {
                 kill::point("source.barrier");
+                self.batching.end();
                 let ack = self.positions()?;
                 self.reporter.ack(barrier.epoch, true, Box::pin(futures::future::ready(Ok(ack))));
                 self.control_all(Control::Barrier(barrier));

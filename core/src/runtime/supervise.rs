@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tidegate_checkpoint::{
     error::{Error, Result},
     ids::{Attempt, Epoch, JobId},
+    manifest::Manifest,
     store::CheckpointStore,
 };
 
@@ -89,6 +90,8 @@ struct Live {
     waiting: BTreeMap<u64, oneshot::Sender<Result<Epoch>>>,
     next_token: u64,
     completed_in_attempt: bool,
+    /// The last checkpoint of the run, if one has been begun.
+    last: Option<(Attempt, Epoch)>,
 }
 
 impl Shared {
@@ -174,8 +177,17 @@ impl Shared {
         live.checkpoints.last_commit = took;
     }
 
-    pub(super) fn checkpoint_began(&self, epoch: Epoch) {
-        tracing::debug!(job = %self.job, %epoch, "checkpoint begins");
+    pub(super) fn checkpoint_began(&self, attempt: Attempt, epoch: Epoch, last: bool) {
+        tracing::debug!(job = %self.job, %epoch, last, "checkpoint begins");
+        if last {
+            self.live().last = Some((attempt, epoch));
+        }
+    }
+
+    /// Whether this is the last checkpoint of this run. Its content alone does not say so: the run before may have ended
+    /// with the same.
+    pub(super) fn has_ended_with(&self, restored: &Manifest) -> bool {
+        self.live().last == Some((restored.attempt, restored.epoch))
     }
 
     pub(super) fn checkpoint_completed(&self, epoch: Epoch, duration_ms: u64, bytes: u64, tokens: &[u64]) {
@@ -337,7 +349,12 @@ async fn attempt(
     requests: &mut mpsc::Receiver<Request>,
     run: &mut Run,
 ) -> Result<()> {
-    let driven = async { Driver::open(shared, store.clone(), run).await?.run(requests).await };
+    let driven = async {
+        match Driver::open(shared, store.clone(), run).await? {
+            Some(driver) => driver.run(requests).await,
+            None => Ok(()),
+        }
+    };
     // Connectors are called in here as well as in tasks of their own.
     let outcome = AssertUnwindSafe(driven).catch_unwind().await.unwrap_or_else(|p| Err(caught(p.as_ref())));
     match outcome {

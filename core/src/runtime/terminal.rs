@@ -138,6 +138,7 @@ pub struct SourceNode {
 trait Discover: Send + Sync {
     fn discover(&self) -> BoxFuture<'_, Result<Vec<Split>>>;
     fn interval(&self) -> Option<Duration>;
+    fn can_end(&self) -> Result<()>;
     fn committed(&self, positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>>;
     fn figures(&self) -> Vec<Figure>;
 }
@@ -148,6 +149,9 @@ impl<S: Source> Discover for S {
     }
     fn interval(&self) -> Option<Duration> {
         self.discovery_interval()
+    }
+    fn can_end(&self) -> Result<()> {
+        Source::can_end(self)
     }
     fn committed(&self, positions: Vec<(String, Value)>) -> BoxFuture<'_, Result<()>> {
         Source::committed(self, positions)
@@ -168,6 +172,10 @@ impl SourceNode {
     /// See [`Source::discovery_interval`].
     pub(crate) fn interval(&self) -> Option<Duration> {
         self.source.interval()
+    }
+    /// See [`Source::can_end`].
+    pub(crate) fn can_end(&self) -> Result<()> {
+        self.source.can_end().map_err(|e| e.at(format!("source {}", self.name)))
     }
     /// See [`Source::committed`].
     pub(crate) async fn committed(&self, positions: Vec<(String, Value)>) -> Result<()> {
