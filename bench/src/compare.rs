@@ -10,11 +10,13 @@ struct Case {
     events: u64,
 }
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 6] = [
     Case { workload: "w1", parallelism: 1, events: 1_000_000_000 },
     Case { workload: "w2", parallelism: 1, events: 200_000_000 },
     Case { workload: "w3", parallelism: 1, events: 60_000_000 },
     Case { workload: "w2", parallelism: 2, events: 200_000_000 },
+    Case { workload: "hop", parallelism: 1, events: 50_000_000 },
+    Case { workload: "session", parallelism: 1, events: 20_000_000 },
 ];
 
 fn measure(case: &Case, events: u64, extra: &[&str]) -> Result<Value, String> {
@@ -38,7 +40,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 pub fn compare(args: &Args) -> Result<(), String> {
     let interval = if args.interval == "0s" { "1s" } else { &args.interval };
     println!(
-        "{:<4} {:>2} {:>12} {:>12} {:>12} {:>7} {:>13} {:>10} {:>9} {:>9}",
+        "{:<8} {:>2} {:>12} {:>12} {:>12} {:>7} {:>13} {:>10} {:>9} {:>9}",
         "", "P", "hand M/cpu-s", "plain", "checkpointed", "ratio", "checkpoint %", "pause ms", "MB", "hand MB"
     );
     for case in CASES.iter().filter(|case| args.wants(case.workload)) {
@@ -60,7 +62,7 @@ pub fn compare(args: &Args) -> Result<(), String> {
             ours.push(rate(&o));
         }
         println!(
-            "{:<4} {:>2} {:>12.1} {:>12.1} {:>12.1} {:>7.2} {:>13.1} {:>10.2} {:>9.0} {:>9.0}",
+            "{:<8} {:>2} {:>12.1} {:>12.1} {:>12.1} {:>7.2} {:>13.1} {:>10.2} {:>9.0} {:>9.0}",
             case.workload,
             case.parallelism,
             median(hand),

@@ -5,11 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tidegate::{Aggregate, ForEach, Generator, Job, Settings, Stream, Tumbling, Watermarks};
+use tidegate::{
+    Aggregate, ForEach, Generator, Hopping, Job, Session, Settings, Stream, Tumbling, Watermarks, Windowed,
+};
 
 use crate::{
     Args,
-    events::{Answer, Bid, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, bidder, to_eur},
+    events::{Answer, Bid, GAP_MS, HOP_MS, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, bidder, to_eur},
     marked::Marked,
     measure::{Outcome, finish},
 };
@@ -70,6 +72,10 @@ pub fn settings(parallelism: u32, store: &Path, interval: &str, toml: &[String])
     toml.iter().try_fold(settings, Settings::with_toml).map_err(|e| e.to_string())
 }
 
+fn ms(ms: i64) -> Duration {
+    Duration::from_millis(ms.unsigned_abs())
+}
+
 pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, String> {
     let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
     let (parallelism, keys) = (args.parallelism, args.keys);
@@ -101,10 +107,7 @@ pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, Stri
                 .key_by(|b| b.auction)
                 .window("best", Tumbling::of(Duration::from_millis(WINDOW_MS.unsigned_abs())))
                 .aggregate(CountAndMax)
-                .sink(
-                    "rows",
-                    ForEach::new(move |w: tidegate::Windowed<u64, (u64, u64)>, _| rows.row(w.value.0, w.value.1)),
-                );
+                .sink("rows", ForEach::new(move |w: Windowed<u64, (u64, u64)>, _| rows.row(w.value.0, w.value.1)));
         }
         Workload::W3 => {
             let mut rows = rows.clone();
@@ -115,6 +118,29 @@ pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, Stri
                     sum.1 += b.price;
                 })
                 .sink("rows", ForEach::new(move |(_, sum): (u64, (u64, u64)), _| rows.row(sum.0, 0)));
+        }
+        Workload::Hop => {
+            let mut rows = rows.clone();
+            job.source("bids", source)
+                .event_time(|b| b.at_ms, Watermarks::bounded(lag).every(WATERMARK_EVERY as u32).align(ms(WINDOW_MS)))
+                .key_by(|b| b.auction)
+                .window("best", Hopping::of(ms(WINDOW_MS), ms(HOP_MS)))
+                .aggregate(CountAndMax)
+                .sink("rows", ForEach::new(move |w: Windowed<u64, (u64, u64)>, _| rows.row(w.value.0, w.value.1)));
+        }
+        Workload::Session => {
+            let mut rows = rows.clone();
+            job.source("bids", source)
+                .event_time(|b| b.at_ms, Watermarks::bounded(lag).every(WATERMARK_EVERY as u32).align(ms(WINDOW_MS)))
+                .key_by(move |b| bidder(b, keys))
+                .window("visits", Session::gap(ms(GAP_MS)))
+                .count()
+                .sink(
+                    "rows",
+                    ForEach::new(move |w: Windowed<u64, u64>, _| {
+                        rows.row(w.value, (w.window.end - w.window.start) as u64);
+                    }),
+                );
         }
         Workload::W4 => return Err("w4 needs joins, which tidegate does not have yet".into()),
     }

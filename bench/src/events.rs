@@ -7,6 +7,8 @@ pub const BIDDERS: u64 = 5_000_000;
 pub const PERSONS: u64 = 100_000;
 pub const BEGIN_MS: i64 = 1_700_000_000_000;
 pub const WINDOW_MS: i64 = 10_000;
+pub const HOP_MS: i64 = 1_000;
+pub const GAP_MS: i64 = 30_000;
 pub const LAG_MS: i64 = 4_000;
 /// Records of a source between two watermarks.
 pub const WATERMARK_EVERY: u64 = 10_000;
@@ -23,6 +25,10 @@ pub enum Workload {
     W3,
     /// Persons and auctions joined in windows of 10 s.
     W4,
+    /// As w2, in windows of 10 s of which one begins every second.
+    Hop,
+    /// Sessions of each bidder, with a gap of 30 s.
+    Session,
 }
 
 impl Workload {
@@ -32,6 +38,8 @@ impl Workload {
             "w2" => Self::W2,
             "w3" => Self::W3,
             "w4" => Self::W4,
+            "hop" => Self::Hop,
+            "session" => Self::Session,
             _ => return None,
         })
     }

@@ -1,5 +1,7 @@
 //! The same workloads as a good programmer would write them by hand: one loop, one hash table.
+mod hops;
 mod join;
+mod sessions;
 mod two;
 mod windows;
 
@@ -7,7 +9,9 @@ use crate::{
     events::{Answer, LAG_MS, WATERMARK_EVERY, Workload, bid, bidder, item, to_eur},
     measure::{Outcome, fifth},
 };
+use hops::Hops;
 use join::JoinWindows;
+use sessions::Sessions;
 use windows::Windows;
 
 pub type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::FixedState>;
@@ -36,6 +40,8 @@ fn one_measured(workload: Workload, events: u64, keys: u64, at_fifth: impl Fn())
         Workload::W2 => w2(events, at_fifth),
         Workload::W3 => w3(events, keys, at_fifth),
         Workload::W4 => w4(events, at_fifth),
+        Workload::Hop => hop(events, at_fifth),
+        Workload::Session => session(events, keys, at_fifth),
     }
 }
 
@@ -105,5 +111,39 @@ fn w4(events: u64, at_fifth: impl Fn()) -> Answer {
         }
     }
     windows.advance(i64::MAX, |auction| answer.row(auction, 0));
+    answer
+}
+
+fn hop(events: u64, at_fifth: impl Fn()) -> Answer {
+    let mut answer = Answer::default();
+    let mut hops = Hops::default();
+    for i in 0..events {
+        if i == events / 5 {
+            at_fifth();
+        }
+        let bid = bid(i);
+        hops.add(bid.auction, bid.at_ms, bid.price);
+        if i % WATERMARK_EVERY == WATERMARK_EVERY - 1 {
+            hops.advance(bid.at_ms - LAG_MS, |count, max| answer.row(count, max));
+        }
+    }
+    hops.advance(i64::MAX, |count, max| answer.row(count, max));
+    answer
+}
+
+fn session(events: u64, keys: u64, at_fifth: impl Fn()) -> Answer {
+    let mut answer = Answer::default();
+    let mut sessions = Sessions::default();
+    for i in 0..events {
+        if i == events / 5 {
+            at_fifth();
+        }
+        let bid = bid(i);
+        sessions.add(bidder(&bid, keys), bid.at_ms, |count, length| answer.row(count, length));
+        if i % WATERMARK_EVERY == WATERMARK_EVERY - 1 {
+            sessions.advance(bid.at_ms - LAG_MS, |count, length| answer.row(count, length));
+        }
+    }
+    sessions.advance(i64::MAX, |count, length| answer.row(count, length));
     answer
 }

@@ -242,6 +242,8 @@ where
     }
 
     fn open(&self, panes: &mut Vec<Pane<A::State>>, window: Window) -> usize {
+        // Most keys have one, and there are many keys.
+        panes.reserve_exact(1);
         panes.push(Pane { window, state: self.common.aggregate.init(), records: 0 });
         panes.len() - 1
     }
