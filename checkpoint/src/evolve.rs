@@ -237,7 +237,9 @@ mod tests {
         for (old, new) in renamed {
             changes.rename(id(old), id(new)).unwrap();
         }
-        dropped.iter().for_each(|name| changes.drop_state(id(name)));
+        for name in dropped {
+            changes.drop_state(id(name));
+        }
         changes
     }
 
