@@ -43,8 +43,8 @@ pub use tidegate_connectors::{
 pub use tidegate_core::operators::aggregate;
 pub use tidegate_core::{
     Aggregate, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport, CoProcessFunction,
-    Connected, Context, Count, Either, Error, FarFuture, Figure, FigureValue, Firing, Global, Hopping, JobHandle,
-    JobMetrics, JobState, JobStatus, JobTrigger, KeyedStream, Kind, Latency, OperatorMetrics, OutputTag,
+    Connected, Context, Count, CountWindows, Either, Error, FarFuture, Figure, FigureValue, Firing, Global, Hopping,
+    JobHandle, JobMetrics, JobState, JobStatus, JobTrigger, KeyedStream, Kind, Latency, OperatorMetrics, OutputTag,
     ProcessFunction, ProcessStream, Result, Session, Settings, SourceStream, Stream, TimeToLive, Timer, Timestamp,
     Trigger, Tumbling, Undecodable, WatermarkGenerator, Watermarks, Window, Windowed, WindowedStream,
     settings::RestartStrategy, state::codec::Codec,

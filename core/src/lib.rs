@@ -38,7 +38,7 @@ pub use operators::{
     connected::{Connected, Either},
     process::{Context, OutputTag, ProcessFunction, TimeToLive, Timer},
     shared::BoxedStream,
-    window::{Firing, Global, Hopping, Session, Trigger, Tumbling, Windowed},
+    window::{CountWindows, Firing, Global, Hopping, Session, Trigger, Tumbling, Windowed},
 };
 pub use settings::{JobTrigger, Settings};
 pub use tidegate_checkpoint::error::{Error, Kind, Result};
