@@ -31,6 +31,10 @@
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+/// The code of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/windows.md")]
+pub struct WindowsMd;
 
 mod job;
 
