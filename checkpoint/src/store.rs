@@ -117,6 +117,11 @@ impl CheckpointStore {
         &self.job
     }
 
+    /// Where it is: see [`place`].
+    pub fn place(&self) -> Option<String> {
+        place(&self.url)
+    }
+
     /// Whether it ends with this process.
     pub fn is_volatile(&self) -> bool {
         self.url.starts_with("memory:")

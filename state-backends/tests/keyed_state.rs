@@ -18,7 +18,7 @@ use tidegate_core::{
     Result,
     record::Keyed,
     state::{
-        backend::{OpenContext, StateBackendFactory},
+        backend::{OpenContext, RunId, StateBackendFactory},
         codec::Codec,
         hash::{hash_key, key_group},
         keyed::{KeyedState, Swept},
@@ -173,6 +173,7 @@ impl World {
                 operator: OperatorId::new("operator").unwrap(),
                 subtask,
                 attempt: Attempt(self.attempt),
+                run: RunId::default(),
                 key_groups: range,
                 restored: None,
                 restore: handles.collect(),

@@ -18,7 +18,7 @@ use tidegate::{
             store::CheckpointStore,
         },
         state::{
-            backend::{OpenContext, StateBackendFactory},
+            backend::{OpenContext, RunId, StateBackendFactory},
             codec::Codec,
             hash::{hash_key, key_group},
             keyed::{KeyedState, Swept},
@@ -79,6 +79,7 @@ pub async fn open<V: Value>(
         operator: OperatorId::new("per-hour").unwrap(),
         subtask: Subtask(0),
         attempt: Attempt(3),
+        run: RunId::default(),
         key_groups: range,
         restored: None,
         restore,

@@ -155,10 +155,15 @@ impl JobHandle {
     /// [`Kind::Unavailable`]: the checkpoint was abandoned, or the job has ended.
     pub async fn savepoint(&self, url: &str) -> Result<u64> {
         let place = self.free(url).await?;
-        let _reading = self.shared.read();
-        let epoch = self.checkpoint_now().await?;
-        self.write_savepoint(Epoch(epoch), &place, true).await?;
-        Ok(epoch)
+        let reading = self.shared.read();
+        let written = async {
+            let epoch = self.checkpoint_now().await?;
+            self.write_savepoint(Epoch(epoch), &place, true).await?;
+            Ok(epoch)
+        };
+        let written = written.await;
+        reading.end().await;
+        written
     }
 
     /// As `stop`, and makes a savepoint of the last checkpoint. Returns its number.
@@ -167,16 +172,23 @@ impl JobHandle {
     /// As `stop` and `savepoint`.
     pub async fn stop_with_savepoint(mut self, url: &str) -> Result<u64> {
         let place = self.free(url).await?;
-        // Of the run before, should this one have ended without a checkpoint.
-        let _reading = self.shared.read();
+        // Of the run before, should this one have ended without a checkpoint. And what the run has on this machine is
+        // not fetched.
+        let reading = self.shared.read();
         let _ = self.requests.send(Request::Stop).await;
-        if let Some(task) = self.task.take() {
-            ended(task).await?;
-        }
-        let newest = self.checkpoints.commits().await?.last().copied();
-        let newest = newest.ok_or_else(|| Error::unavailable("the job has ended without a checkpoint"))?;
-        self.write_savepoint(newest, &place, false).await?;
-        Ok(newest.0)
+        let task = self.task.take();
+        let written = async {
+            if let Some(task) = task {
+                ended(task).await?;
+            }
+            let newest = self.checkpoints.commits().await?.last().copied();
+            let newest = newest.ok_or_else(|| Error::unavailable("the job has ended without a checkpoint"))?;
+            self.write_savepoint(newest, &place, false).await?;
+            Ok(newest.0)
+        };
+        let written = written.await;
+        reading.end().await;
+        written
     }
 
     async fn free(&self, url: &str) -> Result<Arc<CheckpointStore>> {

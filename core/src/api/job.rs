@@ -11,11 +11,11 @@ use tidegate_checkpoint::{
 use super::{handle::JobHandle, source::SourceStream};
 use crate::{
     connect::Source,
-    env::spawn,
+    env::{spawn, unique},
     plan::{Graph, NodeKind, changes::changes, explain::explain},
     runtime::supervise::{Shared, Supervised, supervise},
     settings::{JobTrigger, OperatorStateSettings, Settings},
-    state::backend::{Backends, StateBackendFactory},
+    state::backend::{Backends, RunId, StateBackendFactory},
 };
 
 /// A dataflow job that is being described, and can be started.
@@ -139,7 +139,8 @@ impl Job {
     /// [`Kind::Config`](tidegate_checkpoint::error::Kind): a mistake in the graph or the settings. What goes
     /// wrong from recovery on comes out of the handle.
     pub fn start(&self) -> Result<JobHandle> {
-        let (id, backends) = self.check()?;
+        let (id, mut backends) = self.check()?;
+        backends.run = RunId(unique());
         tokio::runtime::Handle::try_current().map_err(|e| {
             Error::config("a job is started inside a tokio runtime").caused_by(e).hint("use #[tokio::main]")
         })?;
@@ -159,11 +160,13 @@ impl Job {
         *run = Arc::downgrade(&shared);
         let (requests, receiver) = mpsc::channel(16);
         let (running, cancelled) = oneshot::channel();
-        let supervised = Supervised(shared.clone());
-        let checkpoints = store.clone();
+        let supervised = Supervised::new(&shared);
+        let (supervising, checkpoints) = (supervise(shared.clone(), store.clone(), receiver, cancelled), store);
         let task = spawn(async move {
             let running = supervised;
-            supervise(running.0.clone(), store, receiver, cancelled).await
+            let ended = supervising.await;
+            running.end().await;
+            ended
         });
         Ok(JobHandle { shared, checkpoints, requests, running: Some(running), task: Some(task) })
     }

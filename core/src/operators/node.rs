@@ -110,6 +110,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             operator: id.clone(),
             subtask: build.subtask(),
             attempt: context.attempt,
+            run: context.backends.run,
             key_groups: range,
             // A savepoint's epoch is none of this job's.
             restored: context.restored.as_ref().filter(|_| context.savepoint.is_none()).map(|manifest| manifest.epoch),

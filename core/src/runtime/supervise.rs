@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     api::handle::{AttemptReport, CheckpointReport, JobState, JobStatus},
-    env::{Instant, now, sleep, unique},
+    env::{Instant, now, sleep, spawn_blocking, unique},
     metrics::{
         contributors::{Contributed, Contributors},
         report::Reporting,
@@ -68,14 +68,60 @@ pub(crate) struct Shared {
     reporting: Reporting,
     /// How many are reading a checkpoint of this job's.
     readers: Arc<AtomicUsize>,
+    /// How many may open its state.
+    users: AtomicUsize,
 }
 
 /// See [`Shared::read`].
-pub(crate) struct Reading(Arc<Shared>);
+pub(crate) struct Reading(Using);
+
+impl Reading {
+    /// Done.
+    pub(crate) async fn end(mut self) {
+        self.0.end().await;
+    }
+}
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.0.readers.fetch_sub(1, SeqCst);
+        self.0.shared.readers.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Held by who may open the state of a run: the task that runs the job, and who reads a checkpoint beside it or behind
+/// it. With the last of them goes what backends keep on this machine for whoever opens it next.
+struct Using {
+    shared: Arc<Shared>,
+    is_over: bool,
+}
+
+impl Using {
+    fn of(shared: &Arc<Shared>) -> Self {
+        shared.users.fetch_add(1, SeqCst);
+        Self { shared: shared.clone(), is_over: false }
+    }
+
+    /// What there is to be given up, once.
+    fn kept(&mut self) -> Vec<Box<dyn Send>> {
+        let is_last = !std::mem::replace(&mut self.is_over, true) && self.shared.users.fetch_sub(1, SeqCst) == 1;
+        let Backends { all, run, .. } = &self.shared.backends;
+        all.iter().filter(|_| is_last).filter_map(|backend| backend.ended(*run)).collect()
+    }
+
+    /// Gives it up where that is in nobody's way; it may be much to delete.
+    async fn end(&mut self) {
+        let kept = self.kept();
+        if !kept.is_empty() {
+            // Should it panic, all has been told, and it is over.
+            let _ = spawn_blocking(move || drop(kept)).await;
+        }
+    }
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        // Cut off: there may be no runtime any more that could do it elsewhere.
+        drop(self.kept());
     }
 }
 
@@ -98,7 +144,7 @@ impl Shared {
     /// Nothing of a checkpoint is deleted as long as this is held.
     pub(crate) fn read(self: &Arc<Self>) -> Reading {
         self.readers.fetch_add(1, SeqCst);
-        Reading(self.clone())
+        Reading(Using::of(self))
     }
     pub(crate) fn readers(&self) -> Arc<AtomicUsize> {
         self.readers.clone()
@@ -116,6 +162,7 @@ impl Shared {
             live: Mutex::default(),
             reporting,
             readers: Arc::default(),
+            users: AtomicUsize::new(0),
         }
     }
 
@@ -275,14 +322,22 @@ impl Drop for Contributing<'_> {
 }
 
 /// Held by the task that runs the job: where that is aborted, or its runtime goes away, the job has ended.
-pub(crate) struct Supervised(pub Arc<Shared>);
+pub(crate) struct Supervised(Using);
+
+impl Supervised {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self(Using::of(shared))
+    }
+
+    /// The job has ended by itself.
+    pub(crate) async fn end(mut self) {
+        self.0.end().await;
+    }
+}
 
 impl Drop for Supervised {
     fn drop(&mut self) {
-        for backend in &self.0.backends.all {
-            backend.ended(&self.0.job);
-        }
-        self.0.cut_off();
+        self.0.shared.cut_off();
     }
 }
 

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use tidegate_checkpoint::{
     error::{Error, Result},
-    ids::{Attempt, Epoch, JobId, KeyGroupRange, OperatorId, Subtask},
+    ids::{Attempt, Epoch, KeyGroupRange, OperatorId, Subtask},
     manifest::StateHandle,
     store::CheckpointStore,
 };
@@ -192,20 +192,28 @@ pub trait StateBackendFactory: Send + Sync + 'static {
         Box::pin(futures::future::ready(Ok(())))
     }
 
-    /// A run of a job has ended, in whatever way: gives up what it has kept on this machine for the run's next attempt.
-    /// The job may be started again.
-    fn ended(&self, job: &JobId) {
-        let _ = job;
+    /// A run of a job has ended, in whatever way: hands over what it has kept on this machine for the run's next attempt.
+    /// That is dropped where it may block, and is in nobody's way. The job may have been started again by then, which is
+    /// another run. One whose state has been read since is told of again.
+    fn ended(&self, run: RunId) -> Option<Box<dyn Send>> {
+        let _ = run;
+        None
     }
 }
 
-/// The backends of a job.
+/// A run of a job: from one start to its end, in one process, over all its attempts. No two have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunId(pub u64);
+
+/// The backends of a run.
 #[derive(Clone, Default)]
 pub struct Backends {
     /// All that there are to choose from.
     pub all: Vec<Arc<dyn StateBackendFactory>>,
     /// That of each operator that keeps state.
     pub chosen: Arc<BTreeMap<OperatorId, Arc<dyn StateBackendFactory>>>,
+    /// The run.
+    pub run: RunId,
 }
 
 impl Backends {
@@ -260,6 +268,8 @@ pub struct OpenContext {
     pub subtask: Subtask,
     /// The attempt.
     pub attempt: Attempt,
+    /// The run that it is of.
+    pub run: RunId,
     /// The key groups it owns.
     pub key_groups: KeyGroupRange,
     /// The epoch of the checkpoint that is gone on from.

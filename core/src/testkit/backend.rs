@@ -32,7 +32,9 @@ use tidegate_checkpoint::{
 };
 
 use super::store::{Fault, FaultyStore};
-use crate::state::backend::{OpenContext, Residency, StateBackend, StateBackendFactory, WriteBatch, key_group_prefix};
+use crate::state::backend::{
+    OpenContext, Residency, RunId, StateBackend, StateBackendFactory, WriteBatch, key_group_prefix,
+};
 
 /// Key groups of the suite's jobs.
 pub const KEY_GROUPS: u16 = 8;
@@ -165,6 +167,7 @@ impl World {
                     .unwrap(),
                 subtask,
                 attempt: self.attempt,
+                run: RunId::default(),
                 key_groups: range,
                 restored: None,
                 lineage: "lineage".into(),
@@ -183,7 +186,7 @@ impl World {
 
     /// The run is over: from now on what is restored is what the checkpoint store has.
     pub(super) fn ended(&self) {
-        self.factory.ended(self.store.job());
+        drop(self.factory.ended(RunId::default()));
     }
 
     /// What is in a snapshot.

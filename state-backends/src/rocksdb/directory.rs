@@ -1,9 +1,12 @@
 //! A directory of its own for each database, which nobody else takes and which does not outlive its process for long.
 //!
 //! ```text
-//! <state.rocksdb.directory>/tidegate-rocksdb-<job>-<operator>-<subtask>-<unlike any other>/        0700
+//! <state.rocksdb.directory>/tidegate-rocksdb-<job>-<operator>-<subtask>-<hash>-<unlike any other>/ 0700
 //!                           ... the same name .lock                      locked as long as its process lives
 //! ```
+//! The hash is of store, job and operator: a job of the same name over another store has another, and so has `a` with
+//! `b-c` where `a-b` has `c`.
+//!
 //! A process that is killed leaves it behind; the operating system then lets go of the lock, and whoever opens a
 //! database that may want its files claims it (`place`, `local`), and deletes it in the end. Not its process id is asked:
 //! another process may have that by now, or have it in another container over the same disk. What nobody claims is swept

@@ -36,12 +36,12 @@ use std::{
 
 use tidegate_checkpoint::{
     error::{Error, Result},
-    ids::{Epoch, JobId, Subtask},
+    ids::{Epoch, Subtask},
     manifest::StateHandle,
 };
 use tidegate_core::{
     env::spawn_blocking,
-    state::backend::{OpenContext, Residency, StateBackend, StateBackendFactory, WriteBatch},
+    state::backend::{OpenContext, Residency, RunId, StateBackend, StateBackendFactory, WriteBatch},
 };
 
 use budget::Budget;
@@ -80,14 +80,14 @@ impl StateBackendFactory for RocksDb {
     }
 
     fn open(&self, context: OpenContext) -> BoxFuture<'static, Result<Box<dyn StateBackend>>> {
-        let shelf = self.shelves.of(context.store.job());
+        let shelf = self.shelves.of(context.run);
         Box::pin(async move {
             let budget = Budget::shared(context.settings.rocksdb.memory.as_u64())?;
             let base = match context.settings.rocksdb.directory.as_str() {
                 "" => std::env::temp_dir(),
                 directory => PathBuf::from(directory),
             };
-            let label = |subtask: Subtask| format!("{}-{}-{subtask}", context.store.job(), context.operator);
+            let label = |subtask: Subtask| label(&context, subtask);
             let own = label(context.subtask);
             let restored: BTreeSet<_> = context.restore.iter().map(|handle| label(handle.subtask)).collect();
             let place = blocking(move || Place::new(shelf, &base, own, restored)).await?;
@@ -98,9 +98,23 @@ impl StateBackendFactory for RocksDb {
         })
     }
 
-    fn ended(&self, job: &JobId) {
-        self.shelves.clear(job);
+    fn ended(&self, run: RunId) -> Option<Box<dyn Send>> {
+        self.shelves.take(run).map(|shelf| Box::new(shelf) as Box<_>)
     }
+}
+
+/// What a database is of, for people and, in a number, whatever the names have in them: of which job, in which checkpoint
+/// store, too.
+fn label(context: &OpenContext, subtask: Subtask) -> String {
+    let OpenContext { store, operator, .. } = context;
+    let mut of = crc32fast::Hasher::new();
+    for part in
+        [store.place().unwrap_or_default().as_bytes(), store.job().as_str().as_bytes(), operator.as_str().as_bytes()]
+    {
+        of.update(&(part.len() as u64).to_le_bytes());
+        of.update(part);
+    }
+    format!("{}-{operator}-{subtask}-{:08x}", store.job(), of.finalize())
 }
 
 impl StateBackend for Backend {

@@ -16,26 +16,27 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tidegate_checkpoint::{error::Result, ids::JobId};
-use tidegate_core::env::wall_ms;
+use tidegate_checkpoint::error::Result;
+use tidegate_core::{
+    env::{spawn_blocking, wall_ms},
+    state::backend::RunId,
+};
 
 use super::directory::{Directory, GRACE};
 
-/// See the module; a shelf for each job.
+/// See the module; a shelf for each run.
 #[derive(Debug, Default)]
-pub(super) struct Shelves(Mutex<BTreeMap<JobId, Arc<Shelf>>>);
+pub(super) struct Shelves(Mutex<BTreeMap<RunId, Arc<Shelf>>>);
 
 impl Shelves {
-    /// That of a job's run.
-    pub(super) fn of(&self, job: &JobId) -> Arc<Shelf> {
-        lock(&self.0).entry(job.clone()).or_default().clone()
+    /// That of a run.
+    pub(super) fn of(&self, run: RunId) -> Arc<Shelf> {
+        lock(&self.0).entry(run).or_default().clone()
     }
 
-    /// A run has ended. What its last databases are yet to put on the shelf goes with them.
-    pub(super) fn clear(&self, job: &JobId) {
-        // What this deletes takes time, and others have theirs.
-        let cleared = lock(&self.0).remove(job);
-        drop(cleared);
+    /// A run has ended. What its last databases are yet to put on the shelf goes with them. To drop it takes time.
+    pub(super) fn take(&self, run: RunId) -> Option<Arc<Shelf>> {
+        lock(&self.0).remove(&run)
     }
 }
 
@@ -58,31 +59,29 @@ impl Shelf {
         Ok(kept.iter().filter(|(label, _)| labels.contains(label)).map(|(_, found)| found.clone()).collect())
     }
 
-    /// Keeps a directory, instead of all others of its label and of those that have been used.
-    fn keep(&self, label: &str, directory: &Arc<Directory>, used: &[Arc<Directory>]) {
+    /// Keeps a directory, instead of all others of its label and of those that have been used. These are what is
+    /// returned.
+    fn keep(&self, label: &str, directory: &Arc<Directory>, used: &[Arc<Directory>]) -> Vec<(String, Arc<Directory>)> {
         let mut kept = lock(&self.kept);
         if kept.iter().any(|(_, found)| Arc::ptr_eq(found, directory)) {
-            return;
+            return Vec::new();
         }
         let is_gone = |(of, found): &mut (String, Arc<Directory>)| {
             of == label || used.iter().any(|used| Arc::ptr_eq(used, found))
         };
-        let gone: Vec<_> = kept.extract_if(.., is_gone).collect();
+        let gone = kept.extract_if(.., is_gone).collect();
         kept.push((label.to_owned(), directory.clone()));
-        drop(kept);
-        // Only now: to delete takes time.
-        drop(gone);
+        gone
     }
 
-    /// Sweeps what is beside them, unless that was done within [`GRACE`].
-    fn sweep(&self, own: &Directory) -> Result<()> {
+    /// Whether what is beside them is to be swept, as it has not been within [`GRACE`]; then whoever asks does.
+    fn is_to_sweep(&self) -> bool {
         let mut swept = lock(&self.swept);
-        if u128::from((wall_ms() - *swept).unsigned_abs()) < GRACE.as_millis() {
-            return Ok(());
+        let is_due = u128::from((wall_ms() - *swept).unsigned_abs()) >= GRACE.as_millis();
+        if is_due {
+            *swept = wall_ms();
         }
-        *swept = wall_ms();
-        drop(swept);
-        own.sweep()
+        is_due
     }
 }
 
@@ -113,10 +112,22 @@ impl Place {
     pub(super) fn settle(&self) {
         self.own.touch();
         let used = std::mem::take(&mut *lock(&self.earlier));
-        self.shelf.keep(&self.label, &self.own, &used);
-        // Not before: now all subtasks of the job have claimed what they want, however long it has waited for them. What
-        // cannot be deleted is tried again.
-        let _ = self.shelf.sweep(&self.own);
+        let gone = self.shelf.keep(&self.label, &self.own, &used);
+        // Not before: now all subtasks of the job have claimed what they want, however long it has waited for them.
+        let sweeps = self.shelf.is_to_sweep();
+        if !sweeps && gone.is_empty() && used.is_empty() {
+            return;
+        }
+        // To delete takes time, and the checkpoint does not wait for it. Where it comes to nothing, as when the runtime
+        // ends, what is dropped is deleted all the same.
+        let own = self.own.clone();
+        drop(spawn_blocking(move || {
+            drop((gone, used));
+            if sweeps {
+                // What cannot be deleted is tried again.
+                let _ = own.sweep();
+            }
+        }));
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 use tidegate_core::{
     Result,
-    state::backend::{Kept, OpenContext, StateBackend, StateBackendFactory, WriteBatch},
+    state::backend::{Kept, OpenContext, RunId, StateBackend, StateBackendFactory, WriteBatch},
 };
 use tidegate_state::ObjectStoreState;
 
@@ -58,6 +58,7 @@ impl Job {
             operator: operator(),
             subtask: Subtask(subtask),
             attempt: Attempt(attempt),
+            run: RunId::default(),
             key_groups,
             restored: None,
             restore: from.iter().filter(|h| h.key_groups.overlaps(&key_groups)).cloned().collect(),

@@ -10,7 +10,7 @@ use tidegate_checkpoint::{
 use tidegate_core::{
     Result,
     settings::{RedisSettings, StateSettings},
-    state::backend::{Kept, OpenContext, StateBackend, StateBackendFactory, WriteBatch},
+    state::backend::{Kept, OpenContext, RunId, StateBackend, StateBackendFactory, WriteBatch},
 };
 use tidegate_state::Redis as Backend;
 use tidegate_testbed::redis::{Options, Redis};
@@ -85,6 +85,7 @@ impl Job {
             operator: OperatorId::new(self.operator).unwrap(),
             subtask,
             attempt: Attempt(attempt),
+            run: RunId::default(),
             key_groups,
             restored: None,
             lineage: String::new(),

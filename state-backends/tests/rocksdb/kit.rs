@@ -13,7 +13,7 @@ use tidegate_checkpoint::{
 };
 use tidegate_core::{
     settings::StateSettings,
-    state::backend::{OpenContext, StateBackend, StateBackendFactory, WriteBatch, key_group_prefix},
+    state::backend::{OpenContext, RunId, StateBackend, StateBackendFactory, WriteBatch, key_group_prefix},
     testkit::store::FaultyStore,
 };
 use tidegate_state::RocksDb;
@@ -25,6 +25,7 @@ pub struct Kit {
     pub store: Arc<CheckpointStore>,
     pub settings: StateSettings,
     pub factory: RocksDb,
+    pub run: RunId,
     directory: TempDir,
 }
 
@@ -35,7 +36,7 @@ impl Kit {
         let directory = tempfile::tempdir().unwrap();
         let mut settings = StateSettings::default();
         settings.rocksdb.directory = directory.path().display().to_string();
-        Self { faults, store: Arc::new(store), settings, factory: RocksDb::default(), directory }
+        Self { faults, store: Arc::new(store), settings, factory: RocksDb::default(), run: RunId(1), directory }
     }
 
     pub fn context(&self, attempt: u64, (subtask, parallelism): (u32, u32), restore: &[StateHandle]) -> OpenContext {
@@ -45,6 +46,7 @@ impl Kit {
             operator: OperatorId::new("operator").unwrap(),
             subtask: Subtask(subtask),
             attempt: Attempt(attempt),
+            run: self.run,
             key_groups,
             restored: None,
             restore: restore.iter().filter(|handle| handle.key_groups.overlaps(&key_groups)).cloned().collect(),
@@ -59,7 +61,7 @@ impl Kit {
 
     /// The run has ended: what is opened next has nothing of this process's.
     pub fn ended(&self) {
-        self.factory.ended(self.store.job());
+        drop(self.factory.ended(self.run));
     }
 
     pub fn path(&self) -> &Path {
@@ -69,8 +71,14 @@ impl Kit {
     /// Waits until so much is left: a database is closed when the thread that has worked for it has noticed.
     #[allow(dead_code, reason = "not of the test of memory")]
     pub async fn leaves(&self, count: usize) {
+        self.until(|left| left.len() == count).await;
+    }
+
+    /// Waits until what lies there is so: what is to be deleted is, beside everything else.
+    #[allow(dead_code, reason = "not of the test of memory")]
+    pub async fn until(&self, is_so: impl Fn(&[PathBuf]) -> bool) {
         for _ in 0..10_000 {
-            if self.left().len() == count {
+            if is_so(&self.left()) {
                 return;
             }
             tidegate_core::env::sleep(std::time::Duration::from_millis(1)).await;

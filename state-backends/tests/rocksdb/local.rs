@@ -25,11 +25,17 @@ impl Kit {
         let label = format!("tidegate-rocksdb-job-operator-{subtask}-");
         let is_it = |path: &PathBuf| path.is_dir() && path.file_name().unwrap().to_string_lossy().starts_with(&label);
         let live = self.left().into_iter().rfind(is_it).unwrap();
-        let dead = self.path().join(format!("{label}0123456789abcde{}", self.left().len()));
+        let dead = as_dead(&live, self.left().len());
         copy(&live, &dead);
         fs::write(dead.with_extension("lock"), "").unwrap();
         dead
     }
+}
+
+/// The name of another directory of the same label.
+pub fn as_dead(live: &Path, number: usize) -> PathBuf {
+    let (label, _) = live.to_str().unwrap().rsplit_once('-').unwrap();
+    format!("{label}-0123456789abc{number:03x}").into()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -85,8 +91,8 @@ fn what_a_killed_process_has_left_is_not_fetched_again() {
         let next = backend.seal(Epoch(3)).await.unwrap();
         let old = next.objects.iter().filter(|object| handle.objects.contains(object));
         assert!(old.count() > 0, "what has been linked is stored already: {:?}", next.objects);
-        assert!(!dead.exists());
         kit.leaves(2).await;
+        assert!(!dead.exists());
         drop(backend);
         let mut backend = kit.open(5, (0, 1), &[next]).await.unwrap();
         assert_eq!(wrong(backend.as_mut(), 0..200, 2).await + wrong(backend.as_mut(), 200..KEYS, 1).await, 0);

@@ -8,9 +8,9 @@ mod snapshots;
 
 use futures::future::BoxFuture;
 use std::{path::Path, sync::Arc};
-use tidegate_checkpoint::{error::Result, ids::JobId};
+use tidegate_checkpoint::error::Result;
 use tidegate_core::{
-    state::backend::{OpenContext, StateBackend, StateBackendFactory},
+    state::backend::{OpenContext, RunId, StateBackend, StateBackendFactory},
     testkit::{backend::conformance, damage::damage},
 };
 use tidegate_state::RocksDb;
@@ -33,8 +33,8 @@ impl StateBackendFactory for Quick {
         self.0.open(context)
     }
 
-    fn ended(&self, job: &JobId) {
-        self.0.ended(job);
+    fn ended(&self, run: RunId) -> Option<Box<dyn Send>> {
+        self.0.ended(run)
     }
 }
 

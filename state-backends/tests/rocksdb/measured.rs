@@ -20,7 +20,7 @@ async fn update(state: &mut KeyedState<u64, u64>, keys: impl Iterator<Item = u64
     let keyed = |key: u64| Keyed { hash: hash_key(&key), key, record: 1u64, at: 0 };
     let mut records: Vec<_> = keys.map(keyed).collect();
     let mut missing = Vec::new();
-    state.missing(&records, |_| Some(0), &mut missing).unwrap();
+    state.missing(&records, |_, need| need(0), &mut missing).unwrap();
     state.load(missing).await.unwrap();
     let change = |sum: &mut u64, next: Keyed<u64, u64>| *sum += next.record;
     state.update_while(0, &mut records.drain(..), |_| true, || 0, change).unwrap();

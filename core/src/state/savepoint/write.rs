@@ -75,6 +75,7 @@ async fn files(
             // Nobody's: whatever it makes for itself is beside what the job has.
             subtask: Subtask(READERS + n as u32),
             attempt: manifest.attempt,
+            run: backends.run,
             key_groups,
             restored: Some(manifest.epoch),
             restore: vec![handle],
