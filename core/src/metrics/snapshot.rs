@@ -143,7 +143,7 @@ impl JobMetrics {
             if let (NodeKind::Source | NodeKind::Sink, Ok(name)) = (node.kind, OperatorId::new(&*metrics.name)) {
                 metrics.figures.extend(contributed.operators.remove(&name).unwrap_or_default());
             }
-            let counts = matches!(node.kind, NodeKind::Source | NodeKind::Keyed | NodeKind::Sink);
+            let counts = matches!(node.kind, NodeKind::Source | NodeKind::Keyed | NodeKind::Stateful | NodeKind::Sink);
             if metrics.records_in == 0 && !counts {
                 // Operators that change no counts keep none: what went in is what came out before them.
                 metrics.records_in = node.inputs.iter().map(|i| operators[i.0 as usize].records_out).sum();
