@@ -23,7 +23,7 @@ use tidegate_checkpoint::{
 
 use super::{
     build::{Begin, SourceAssignment},
-    source_task::has_ended,
+    open_split::has_ended,
     terminal::{Opened, SourceNode},
 };
 use crate::{

@@ -116,7 +116,8 @@ impl OperatorState {
             }
         }
         if self.redistribution == Redistribution::Split && !is_same {
-            let dealt = lists.into_iter().flatten().enumerate().filter(|(n, _)| *n as u64 % u64::from(count) == u64::from(me));
+            let dealt =
+                lists.into_iter().flatten().enumerate().filter(|(n, _)| *n as u64 % u64::from(count) == u64::from(me));
             lists = vec![dealt.map(|(_, element)| element).collect()];
         }
         lists.retain(|list| !list.is_empty());
@@ -218,8 +219,10 @@ fn damaged(object: &str, why: &str) -> Error {
 /// Reads an object and proves it: every element of it is as long as it says.
 async fn whole(store: &CheckpointStore, handle: &StateHandle) -> Result<(List, Bytes)> {
     if !is_list(handle) {
-        return Err(Error::config("the checkpoint has keyed state under this name, and the operator keeps none by key")
-            .hint("names are the identity of state: give the new operator a name of its own"));
+        return Err(Error::config(
+            "the checkpoint has keyed state under this name, and the operator keeps none by key",
+        )
+        .hint("names are the identity of state: give the new operator a name of its own"));
     }
     let list: List = serde_json::from_value(handle.data.clone())
         .map_err(|e| Error::corrupt("a handle of operator state cannot be read").caused_by(e))?;

@@ -2,7 +2,12 @@
 use super::*;
 use tidegate_checkpoint::{error::Kind, ids::JobId};
 
-fn state(store: &Arc<CheckpointStore>, subtask: u32, parallelism: u32, redistribution: Redistribution) -> OperatorState {
+fn state(
+    store: &Arc<CheckpointStore>,
+    subtask: u32,
+    parallelism: u32,
+    redistribution: Redistribution,
+) -> OperatorState {
     OperatorState {
         store: store.clone(),
         savepoint: None,
@@ -85,7 +90,10 @@ async fn damage_another_type_and_keyed_state_are_told() {
 
     wanted.restore = handles.clone();
     let e = wanted.restore::<String>().await.unwrap_err();
-    assert!(e.kind() == Kind::Corrupt && e.to_string().contains("operator ask") && e.to_string().contains("String"), "{e}");
+    assert!(
+        e.kind() == Kind::Corrupt && e.to_string().contains("operator ask") && e.to_string().contains("String"),
+        "{e}"
+    );
 
     let mut read = async |bytes: Vec<u8>| {
         store.put(&object, bytes).await.unwrap();
@@ -106,7 +114,8 @@ async fn damage_another_type_and_keyed_state_are_told() {
     wanted.restore = handles.clone();
     assert_eq!(wanted.restore::<u64>().await.unwrap_err().kind(), Kind::Corrupt);
 
-    let keyed = StateHandle { backend: "memory".into(), data: serde_json::json!({ "object": "x" }), ..handles[0].clone() };
+    let keyed =
+        StateHandle { backend: "memory".into(), data: serde_json::json!({ "object": "x" }), ..handles[0].clone() };
     wanted.restore = vec![keyed];
     let e = wanted.restore::<u64>().await.unwrap_err();
     assert!(e.kind() == Kind::Config && e.to_string().contains("keyed state"), "{e}");
