@@ -190,7 +190,9 @@ fn out_of_order_nothing_crosses_a_watermark() {
             finished(handle).await;
             assert_eq!(metrics.operator("per-window").unwrap().late, 0);
             let mut windows = HashMap::<(u64, i64), u64>::new();
-            (0..2_000).for_each(|n| *windows.entry((n % 3, (n - n % 10) as i64)).or_default() += 1);
+            for n in 0..2_000 {
+                *windows.entry((n % 3, (n - n % 10) as i64)).or_default() += 1;
+            }
             assert_same(out.take(), windows.into_iter().map(|((key, start), count)| (key, start, count)));
         }
     });
@@ -227,7 +229,9 @@ fn behind_keyed_state_it_is_exact_across_restarts_too() {
             assert_eq!(found.len() as u64, COUNT);
             // Each count of a key once, up to its last.
             let mut counts = HashMap::<u64, Vec<u64>>::new();
-            found.into_iter().for_each(|(key, count)| counts.entry(key).or_default().push(count));
+            for (key, count) in found {
+                counts.entry(key).or_default().push(count);
+            }
             for mut of_key in counts.into_values() {
                 of_key.sort_unstable();
                 assert_eq!(of_key, (1..=of_key.len() as u64).collect::<Vec<_>>());

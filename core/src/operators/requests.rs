@@ -219,21 +219,20 @@ where
             list.push(&Saved { record, at: *at, watermark: *watermark })
         });
         self.stats.paused(now().duration_since(began));
-        match filled {
-            Err(e) => self.fail(e),
-            Ok(()) => {
-                let durable = state.store(barrier.epoch, list);
-                let counters = [
-                    ("records".to_owned(), self.records_in.n),
-                    ("skipped".to_owned(), self.stats.skipped.load(Relaxed)),
-                    ("dead-letters".to_owned(), self.stats.dead_letters.load(Relaxed)),
-                ];
-                let ack = async move {
-                    let states = durable.await?;
-                    Ok(Ack { states, counters: counters.into(), ..Ack::default() })
-                };
-                self.reporter.ack(barrier.epoch, false, Box::pin(ack));
-            }
+        if let Err(e) = filled {
+            self.fail(e);
+        } else {
+            let durable = state.store(barrier.epoch, list);
+            let counters = [
+                ("records".to_owned(), self.records_in.n),
+                ("skipped".to_owned(), self.stats.skipped.load(Relaxed)),
+                ("dead-letters".to_owned(), self.stats.dead_letters.load(Relaxed)),
+            ];
+            let ack = async move {
+                let states = durable.await?;
+                Ok(Ack { states, counters: counters.into(), ..Ack::default() })
+            };
+            self.reporter.ack(barrier.epoch, false, Box::pin(ack));
         }
         self.pass_on(Control::Barrier(barrier));
     }

@@ -185,7 +185,9 @@ impl World {
         Ok(ready)
     }
     fn records(&mut self, records: impl IntoIterator<Item = u32>) {
-        records.into_iter().for_each(|record| Output::record(&mut self.operator, record, record.into()));
+        for record in records {
+            Output::record(&mut self.operator, record, record.into());
+        }
     }
     fn control(&mut self, control: Control) {
         Output::control(&mut self.operator, control);
@@ -230,7 +232,9 @@ async fn a_barrier_overtakes_the_line_which_is_the_state_and_comes_back_behind_i
         // What the sources have restored; one of them was idle, and is behind.
         w.control(watermark(3));
         w.turn().unwrap();
-        [2, 3, 4].into_iter().for_each(|record| w.desk.answer(record));
+        for record in [2, 3, 4] {
+            w.desk.answer(record);
+        }
         w.turn().unwrap();
         let again = [C(watermark(0)), R(20), C(watermark(5)), R(30), R(40), C(watermark(5))];
         assert_eq!(w.out.take(), again);
@@ -252,7 +256,9 @@ async fn of_several_restored_lists_the_watermarks_are_left_out() {
         handles.append(&mut states);
     }
     let mut w = world(Some(w.store), (true, 9), OnFailure::Fail, (handles, 2)).await;
-    [1, 2].into_iter().for_each(|record| w.desk.answer(record));
+    for record in [1, 2] {
+        w.desk.answer(record);
+    }
     w.turn().unwrap();
     assert_eq!(w.out.take(), [C(watermark(MIN)), R(10), R(20)]);
 }

@@ -59,7 +59,7 @@ async fn lists_come_back_as_their_redistribution_says() {
     assert_eq!(moved(&lists, 2, Whole).await, [all.clone(), vec![]]);
     assert_eq!(moved(&lists, 2, Union).await, vec![all.clone(); 2]);
     assert_eq!(moved(&lists, 1, Split).await, [[[1, 2, 3, 4, 5].to_vec()]]);
-    assert_eq!(moved(&lists, 1, Whole).await, [all.clone()]);
+    assert_eq!(moved(&lists, 1, Whole).await, [all]);
     let five = moved(&lists, 5, Split).await;
     assert_eq!(five.concat().concat(), [1, 2, 3, 4, 5]);
     assert!(five.iter().all(|lists| lists.len() == 1));
