@@ -131,7 +131,7 @@ impl OperatorState {
         };
         let (list, bytes) = whole(store, handle).await?;
         let codec = Codec::by_id(list.codec).ok_or_else(|| damaged(&list.object, "its codec is not known"))?;
-        elements(&bytes).map(|mut element| codec.decode(&mut element)).collect()
+        elements(&bytes).map(|element| codec.decode_whole(element)).collect()
     }
 
     /// Takes the elements down, and returns what makes them durable: the handles for the acknowledgement of `epoch`.
