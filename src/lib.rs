@@ -53,6 +53,7 @@ pub use tidegate_core::{
     Trigger, Tumbling, Undecodable, WatermarkGenerator, Watermarks, Window, Windowed, WindowedStream,
     settings::RestartStrategy, state::codec::Codec,
 };
+pub use tidegate_core::{AsyncMap, Failed, Lookup, Redistribution, SideOutput, SideOutputs};
 
 /// Looking into the state of jobs without their types.
 pub mod state {

@@ -40,6 +40,13 @@ pub use operators::{
     shared::BoxedStream,
     window::{CountWindows, Firing, Global, Hopping, Session, Trigger, Tumbling, Windowed},
 };
+pub use operators::{
+    async_map::AsyncMap,
+    lookup_join::Lookup,
+    requests::Failed,
+    side_output::{SideOutput, SideOutputs},
+};
 pub use settings::{JobTrigger, Settings};
+pub use state::operator::Redistribution;
 pub use tidegate_checkpoint::error::{Error, Kind, Result};
 pub use time::{FarFuture, Timestamp, WatermarkGenerator, Watermarks, Window};

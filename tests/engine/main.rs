@@ -1,6 +1,7 @@
 //! The engine in one process, from the facade: restarts, control, fencing, damaged checkpoints, bad input,
 //! a store that fails, a run that is overtaken, a source that is held up. What needs a process to be killed is in `tests/crash`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may
+mod asked;
 mod bad_input;
 mod checkpoints;
 mod control;
@@ -23,6 +24,7 @@ mod process;
 mod restart;
 mod savepoints;
 mod script;
+mod shapes;
 mod store;
 mod strategies;
 mod takeover;

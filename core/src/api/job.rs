@@ -102,6 +102,10 @@ impl Job {
             !keyed.iter().any(|k| k.as_str() == *name) && (own.renamed_from.is_empty() || !own.backend.is_empty())
         };
         if let Some((unknown, _)) = state.operators.iter().find(is_unknown) {
+            if self.graph.names(NodeKind::Stateful).iter().any(|name| name.as_str() == *unknown) {
+                return Err(Error::config(format!("state.operators.{unknown}: its state is of no key"))
+                    .hint("such state lies in the checkpoint store, whatever the backend: leave the section out"));
+            }
             let known: Vec<_> = keyed.iter().map(|k| format!("{:?}", k.as_str())).collect();
             return Err(Error::config(format!(
                 "state.operators.{unknown}: the job has no operator with state of this name"

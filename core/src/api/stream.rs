@@ -13,12 +13,26 @@ use crate::{
     connect::Sink,
     foreach_batch::{Batch, ForeachBatch},
     operators::{
-        filter::Filter, filter_map::FilterMap, flat_map::FlatMap, inspect::Inspect, map::Map, shared::BoxedStream,
-        try_map::TryMap, union::Union,
+        async_map::{AsyncMap, AsyncMapped},
+        filter::Filter,
+        filter_map::FilterMap,
+        flat_map::FlatMap,
+        inspect::Inspect,
+        lookup_join::{Lookup, LookupJoin},
+        map::Map,
+        sample::Sample,
+        shared::BoxedStream,
+        side_output::{Processed, SideOutputs},
+        split::split,
+        stateful::ProcessWithState,
+        throttle::Throttle,
+        try_map::TryMap,
+        union::Union,
     },
     plan::{Graph, NodeId, NodeKind},
     record::Output,
     runtime::{build::Build, terminal::SinkTerminal},
+    state::operator::Redistribution,
 };
 
 use super::keyed::KeyedStream;
@@ -125,6 +139,226 @@ pub trait Stream: Sized + Send + Sync + 'static {
         F: Fn(&Self::Item) -> K + Clone + Send + Sync + 'static,
     {
         KeyedStream::new(self, key)
+    }
+
+    /// Asks an asynchronous function about each record, many at once, and goes on with its answers. What is in flight is
+    /// part of the checkpoint, and asked for again after a restore; each result goes on exactly once. At another
+    /// parallelism what was in flight comes before or behind the records that come then, in no certain order.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate_core::{AsyncMap, Stream};
+    /// # async fn price_of(article: u64) -> Result<u64, std::io::Error> { Ok(article) }
+    /// fn prices(articles: impl Stream<Item = u64>) -> impl Stream<Item = (u64, u64)> {
+    ///     let calls = AsyncMap::ordered(100).timeout(Duration::from_secs(5)).retries(3, Duration::from_millis(200));
+    ///     articles.async_map("prices", calls, |article| async move {
+    ///         Ok::<_, std::io::Error>((article, price_of(article).await?))
+    ///     })
+    /// }
+    /// ```
+    fn async_map<U, E, F, Fut>(self, name: &str, how: AsyncMap, f: F) -> AsyncMapped<Self, F, U, E>
+    where
+        Self::Item: Clone + Serialize + DeserializeOwned,
+        U: Send + 'static,
+        E: std::fmt::Display + 'static,
+        F: Fn(Self::Item) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = std::result::Result<U, E>> + Send + 'static,
+    {
+        AsyncMapped::new(self, name, how, f)
+    }
+
+    /// Each record with what an asynchronous function has for its key, which a cache keeps for a while; records for
+    /// which it has nothing are left out.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate_core::{Lookup, Stream};
+    /// # async fn name_of(user: u32) -> Result<Option<String>, std::io::Error> { Ok(None) }
+    /// fn named(clicks: impl Stream<Item = (u32, u64)>) -> impl Stream<Item = ((u32, u64), String)> {
+    ///     clicks.lookup_join("users", Lookup::cached(10_000, Duration::from_secs(60)), |click| click.0, name_of)
+    /// }
+    /// ```
+    fn lookup_join<K, V, E, KF, F, Fut>(
+        self,
+        name: &str,
+        how: Lookup,
+        key: KF,
+        f: F,
+    ) -> LookupJoin<Self, KF, F, V, E, (Self::Item, V)>
+    where
+        Self::Item: Clone + Serialize + DeserializeOwned,
+        K: std::hash::Hash + Eq + Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        E: std::fmt::Display + 'static,
+        KF: Fn(&Self::Item) -> K + Clone + Send + Sync + 'static,
+        F: Fn(K) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = std::result::Result<Option<V>, E>> + Send + 'static,
+    {
+        LookupJoin::new(self, name, how, (key, f), |record, value| Some((record, value?)))
+    }
+
+    /// As `lookup_join`, and the records for which there is nothing go on too.
+    fn lookup_left_join<K, V, E, KF, F, Fut>(
+        self,
+        name: &str,
+        how: Lookup,
+        key: KF,
+        f: F,
+    ) -> LookupJoin<Self, KF, F, V, E, (Self::Item, Option<V>)>
+    where
+        Self::Item: Clone + Serialize + DeserializeOwned,
+        K: std::hash::Hash + Eq + Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        E: std::fmt::Display + 'static,
+        KF: Fn(&Self::Item) -> K + Clone + Send + Sync + 'static,
+        F: Fn(K) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = std::result::Result<Option<V>, E>> + Send + 'static,
+    {
+        LookupJoin::new(self, name, how, (key, f), |record, value| Some((record, value)))
+    }
+
+    /// A function with a list of its own in each subtask, of no key, which is part of the checkpoint: it is given the
+    /// list, a record, and what to put its results into.
+    ///
+    /// ```
+    /// use tidegate_core::{Redistribution, Stream};
+    /// /// Every number that is larger than all before it (of its subtask).
+    /// fn records(numbers: impl Stream<Item = u64>) -> impl Stream<Item = u64> {
+    ///     numbers.process_with_state("records", Redistribution::Split, |best: &mut Vec<u64>, n, out| {
+    ///         if best.iter().all(|best| *best < n) {
+    ///             *best = vec![n];
+    ///             out.push(n);
+    ///         }
+    ///     })
+    /// }
+    /// ```
+    fn process_with_state<E, U, F>(
+        self,
+        name: &str,
+        redistribution: Redistribution,
+        f: F,
+    ) -> ProcessWithState<Self, F, E, U>
+    where
+        E: Serialize + DeserializeOwned + Send + 'static,
+        U: Send + 'static,
+        F: FnMut(&mut Vec<E>, Self::Item, &mut Vec<U>) + Clone + Send + Sync + 'static,
+    {
+        ProcessWithState::new(self, "process_with_state", name, redistribution, f)
+    }
+
+    /// A function that puts any number of results into its first argument's place, and others into side outputs of other
+    /// types: one [`SideOutput`](crate::SideOutput), or a tuple of them. Returns the main stream and the side streams.
+    ///
+    /// ```
+    /// use tidegate_core::{BoxedStream, SideOutput, Stream};
+    /// type Parts = (BoxedStream<u64>, BoxedStream<String>, BoxedStream<f64>);
+    /// fn parse(words: impl Stream<Item = String>) -> Parts {
+    ///     let (whole, (bad, broken)) = words.process(
+    ///         |word, out: &mut Vec<u64>, (bad, broken): &mut (SideOutput<String>, SideOutput<f64>)| {
+    ///             match (word.parse(), word.parse()) {
+    ///                 (Ok(n), _) => out.push(n),
+    ///                 (_, Ok(x)) => broken.emit(x),
+    ///                 _ => bad.emit(word),
+    ///             }
+    ///         },
+    ///     );
+    ///     (whole.boxed(), bad, broken)
+    /// }
+    /// ```
+    fn process<U, W, F>(self, f: F) -> (Processed<Self, F, U, W>, W::Streams)
+    where
+        U: Send + 'static,
+        W: SideOutputs,
+        F: FnMut(Self::Item, &mut Vec<U>, &mut W) + Clone + Send + Sync + 'static,
+    {
+        Processed::new(self, f)
+    }
+
+    /// Sends each record to one of several streams, which the function numbers from 0; a number that is too high fails
+    /// the attempt.
+    ///
+    /// ```
+    /// use tidegate_core::{BoxedStream, Stream};
+    /// fn by_size(numbers: impl Stream<Item = u64>) -> [BoxedStream<u64>; 3] {
+    ///     numbers.split(|n| match n { 0..10 => 0, 10..100 => 1, _ => 2 })
+    /// }
+    /// ```
+    fn split<F, const N: usize>(self, f: F) -> [BoxedStream<Self::Item>; N]
+    where
+        Self::Item: Clone,
+        F: FnMut(&Self::Item) -> usize + Clone + Send + Sync + 'static,
+    {
+        split(self, f)
+    }
+
+    /// As `split`, into the records for which `f` holds and the others.
+    ///
+    /// ```
+    /// use tidegate_core::{BoxedStream, Stream};
+    /// fn even_and_odd(numbers: impl Stream<Item = u64>) -> (BoxedStream<u64>, BoxedStream<u64>) {
+    ///     numbers.partition(|n| n % 2 == 0)
+    /// }
+    /// ```
+    fn partition<F>(self, mut f: F) -> (BoxedStream<Self::Item>, BoxedStream<Self::Item>)
+    where
+        Self::Item: Clone,
+        F: FnMut(&Self::Item) -> bool + Clone + Send + Sync + 'static,
+    {
+        let [those, others] = split(self, move |record| usize::from(!f(record)));
+        (those, others)
+    }
+
+    /// Keeps the records of a fraction of all keys, chosen by the key's hash: the same ones at every run. The others are
+    /// counted as filtered.
+    ///
+    /// ```
+    /// use tidegate_core::Stream;
+    /// fn one_user_in_ten(clicks: impl Stream<Item = (u32, String)>) -> impl Stream<Item = (u32, String)> {
+    ///     clicks.sample(0.1, |click| click.0)
+    /// }
+    /// ```
+    fn sample<K, F>(self, fraction: f64, key: F) -> Sample<Self, F>
+    where
+        K: crate::state::hash::Key,
+        F: Fn(&Self::Item) -> K + Clone + Send + Sync + 'static,
+    {
+        Sample::new(self, fraction, key)
+    }
+
+    /// Keeps the first record of each subtask and every `n`-th behind it. The count is part of the checkpoint; at another
+    /// parallelism it is dealt out anew.
+    ///
+    /// ```
+    /// use tidegate_core::Stream;
+    /// fn some(numbers: impl Stream<Item = u64>) -> impl Stream<Item = u64> {
+    ///     numbers.sample_every("one-in-a-hundred", 100)
+    /// }
+    /// ```
+    fn sample_every(self, name: &str, n: u64) -> impl Stream<Item = Self::Item> + use<Self> {
+        if n == 0 {
+            let mistake = crate::Error::config(format!("sample_every({name:?}, 0) would keep nothing"));
+            self.graph().mistake(mistake.hint("1 keeps every record"));
+        }
+        let next = move |count: &mut Vec<u64>, record, out: &mut Vec<_>| {
+            let skipped = count.pop().unwrap_or_default();
+            if skipped == 0 {
+                out.push(record);
+            }
+            *count = vec![(skipped + 1) % n.max(1)];
+        };
+        ProcessWithState::new(self, "sample_every", name, Redistribution::Split, next)
+    }
+
+    /// Lets no more than so many records a second through, in all subtasks together; the upstream waits. Barriers do not.
+    ///
+    /// ```
+    /// use tidegate_core::Stream;
+    /// fn slowly(numbers: impl Stream<Item = u64>) -> impl Stream<Item = u64> {
+    ///     numbers.throttle(500.0)
+    /// }
+    /// ```
+    fn throttle(self, per_second: f64) -> Throttle<Self> {
+        Throttle::new(self, per_second)
     }
 
     /// Ends the stream in a sink. The name is the identity of the sink in checkpoints.

@@ -143,17 +143,18 @@ impl JobMetrics {
             if let (NodeKind::Source | NodeKind::Sink, Ok(name)) = (node.kind, OperatorId::new(&*metrics.name)) {
                 metrics.figures.extend(contributed.operators.remove(&name).unwrap_or_default());
             }
-            let counts = matches!(node.kind, NodeKind::Source | NodeKind::Keyed | NodeKind::Sink);
+            let counts = matches!(node.kind, NodeKind::Source | NodeKind::Keyed | NodeKind::Stateful | NodeKind::Sink)
+                || node.operator.starts_with("split ");
             if metrics.records_in == 0 && !counts {
                 // Operators that change no counts keep none: what went in is what came out before them.
                 metrics.records_in = node.inputs.iter().map(|i| operators[i.0 as usize].records_out).sum();
             }
             if matches!(node.kind, NodeKind::Union | NodeKind::Shared)
-                || matches!(&*node.operator, "map" | "inspect" | "try_map")
+                || matches!(&*node.operator, "map" | "inspect" | "try_map" | "throttle")
             {
                 metrics.records_out = metrics.records_in;
             }
-            if matches!(&*node.operator, "filter" | "filter_map") {
+            if matches!(&*node.operator, "filter" | "filter_map" | "sample" | "sample_every") {
                 metrics.filtered = metrics.records_in.saturating_sub(metrics.records_out);
             }
             if matches!(&*node.operator, "fold" | "aggregate" | "reduce") {

@@ -6,9 +6,20 @@ pub mod inspect;
 pub mod map;
 pub mod try_map;
 
+pub mod sample;
 pub mod shared;
 pub mod side;
+pub mod side_output;
+pub mod split;
+pub mod throttle;
 pub mod union;
+
+pub mod async_map;
+mod line;
+pub mod lookup_join;
+pub mod requests;
+mod retry;
+pub mod stateful;
 
 mod advance;
 pub mod aggregate;

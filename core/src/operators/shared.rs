@@ -43,6 +43,12 @@ impl<T: Clone + Send + 'static> BoxedStream<T> {
         Self { graph, node, records: PhantomData }
     }
 
+    /// One of the streams that `of` splits its records into.
+    pub(crate) fn branch(graph: &Graph, of: NodeId, what: &str) -> Self {
+        let node = graph.add(NodeKind::Shared, what, None, &[of]);
+        Self { graph: graph.clone(), node, records: PhantomData }
+    }
+
     /// A side stream of `of`: what the operator there puts into the port of the new node.
     pub(crate) fn side(graph: &Graph, of: NodeId, what: &str) -> Self {
         let node = graph.add(NodeKind::Side, what, None, &[of]);

@@ -31,7 +31,7 @@ pub(crate) fn changes(graph: &Graph, state: &StateSettings) -> Result<Changes> {
     for operator in &state.drop_state {
         changes.drop_state(name(operator, "state.drop-state")?);
     }
-    let now = [NodeKind::Source, NodeKind::Keyed, NodeKind::Sink].map(|kind| graph.names(kind));
+    let now = [NodeKind::Source, NodeKind::Keyed, NodeKind::Stateful, NodeKind::Sink].map(|kind| graph.names(kind));
     changes.check(&now.into_iter().flatten().collect())?;
     Ok(changes)
 }

@@ -37,7 +37,11 @@ pub fn explain(job: &str, graph: &Graph, settings: &Settings) -> String {
                 }
                 _ => String::new(),
             };
-            let state = if node.kind == NodeKind::Keyed { state(node, settings) } else { String::new() };
+            let state = match node.kind {
+                NodeKind::Keyed => state(node, settings),
+                NodeKind::Stateful => format!("   state: in the checkpoint, {}", bound(node)),
+                _ => String::new(),
+            };
             let _ = writeln!(text, "  {}{name}{time}{state}{from}", node.operator);
         }
     }
@@ -74,4 +78,13 @@ fn state(node: &Node, settings: &Settings) -> String {
         None => "WITHOUT A BOUND: one entry a key, for ever".to_owned(),
     };
     format!("   state: {backend}, {bound}")
+}
+
+/// What bounds the operator state of a node.
+fn bound(node: &Node) -> &'static str {
+    match &*node.operator {
+        "async_map" | "lookup_join" => "bounded by its capacity and a batch",
+        "sample_every" => "one counter a subtask",
+        _ => "as long as its function lets it grow",
+    }
 }

@@ -31,6 +31,8 @@ pub enum NodeKind {
     Stateless,
     /// Keyed state: behind an exchange when the job is parallel, else fused.
     Keyed,
+    /// Operator state, of no key; fused into the task of its input.
+    Stateful,
     /// Several inputs; head of a task.
     Union,
     /// One stream with several consumers; fused.

@@ -571,6 +571,9 @@ fn coordinator(shared: &Shared, start: &Start, carries: bool) -> Coordinator {
             .collect()
     };
     let sources = of(NodeKind::Source);
-    let all = [sources.clone(), of(NodeKind::Keyed), of(NodeKind::Sink)].into_iter().flatten().collect();
+    let all = [sources.clone(), of(NodeKind::Keyed), of(NodeKind::Stateful), of(NodeKind::Sink)]
+        .into_iter()
+        .flatten()
+        .collect();
     Coordinator::new(config, all, sources, 0)
 }

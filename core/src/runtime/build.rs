@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 use tokio::sync::mpsc;
@@ -133,11 +133,12 @@ pub struct Build<'a> {
     subtask: Subtask,
     wiring: &'a mut Wiring,
     ports: BTreeMap<NodeId, Box<dyn Any>>,
+    held: Arc<AtomicBool>,
 }
 
 impl<'a> Build<'a> {
     pub(crate) fn new(context: &'a Arc<AttemptContext>, subtask: Subtask, wiring: &'a mut Wiring) -> Self {
-        Self { context, subtask, wiring, ports: BTreeMap::new() }
+        Self { context, subtask, wiring, ports: BTreeMap::new(), held: Arc::default() }
     }
 
     /// What all subtasks share.
@@ -177,6 +178,12 @@ impl<'a> Build<'a> {
     /// The end of an operator's acknowledgements.
     pub(crate) fn reporter(&self, operator: OperatorId) -> Reporter {
         Reporter::new(self.context.events.clone(), operator, self.subtask)
+    }
+
+    /// Set by an operator that is not ready though everything behind it is: it waits for requests of its own, or for its
+    /// time. A source that finds it set lets a barrier through, which need not wait with the records.
+    pub(crate) fn held(&self) -> Arc<AtomicBool> {
+        self.held.clone()
     }
 
     /// The port of a shared or side stream in this subtask.

@@ -70,10 +70,26 @@ impl<E: Send + 'static, G: BatchOutput<E>> Gate<E, G> {
                 let began = self.clock.idle(waited);
                 self.handle(input, message);
                 let began = self.clock.busy(began);
-                poll_fn(|cx| self.target.poll_ready(cx)).await?;
+                self.ready().await?;
                 self.clock.backpressured(began);
             }
         })
+    }
+
+    /// Waits until the next message may be handled; a snapshot goes on meanwhile.
+    async fn ready(&mut self) -> Result<()> {
+        let mut sweeping = true;
+        poll_fn(|cx| {
+            let ready = self.target.poll_ready(cx);
+            if ready.is_pending() && sweeping {
+                sweeping = self.target.sweep();
+                if sweeping {
+                    cx.waker().wake_by_ref();
+                }
+            }
+            ready
+        })
+        .await
     }
 
     /// The next message of any input that may be read, in turn; deferred work while there is none.

@@ -12,6 +12,7 @@ mod emission;
 pub mod exchange;
 pub mod gate;
 pub mod heartbeat;
+mod open_split;
 mod recovery;
 pub mod reporter;
 pub mod restart;

@@ -23,7 +23,7 @@ use tidegate_checkpoint::{
 
 use super::{
     build::{Begin, SourceAssignment},
-    source_task::has_ended,
+    open_split::has_ended,
     terminal::{Opened, SourceNode},
 };
 use crate::{
@@ -31,7 +31,10 @@ use crate::{
     env::{spawn_blocking, unique, wall_ms},
     plan::{Graph, NodeKind, changes::changes},
     settings::Settings,
-    state::savepoint::{self, Savepoint, load, place},
+    state::{
+        operator,
+        savepoint::{self, Savepoint, load, place},
+    },
 };
 
 /// Where an attempt stands when it begins.
@@ -226,9 +229,11 @@ async fn from_savepoint(
     graph: &Graph,
     settings: &Settings,
 ) -> Result<Found> {
-    let Savepoint { checkpoint, operators } = load(place, &settings.checkpoint.savepoint).await?;
+    let Savepoint { mut checkpoint, operators } = load(place, &settings.checkpoint.savepoint).await?;
     let whole = KeyGroupRange { start: 0, end: checkpoint.key_groups };
-    let mut states = BTreeMap::new();
+    // What is there of states are lists of no key.
+    let mut states = std::mem::take(&mut checkpoint.states);
+    states.values_mut().flatten().for_each(|handle| savepoint::BACKEND.clone_into(&mut handle.backend));
     for (operator, files) in operators {
         let data = serde_json::to_value(files)
             .map_err(|e| Error::internal("files of a savepoint do not serialise").caused_by(e))?;
@@ -266,15 +271,23 @@ async fn seal(
 
 /// A checkpoint as the job's program goes on from it.
 fn adopt(manifest: &Manifest, job: &JobId, graph: &Graph, settings: &Settings) -> Result<Manifest> {
+    let (keyed, listed) = (graph.names(NodeKind::Keyed), graph.names(NodeKind::Stateful));
     let program = Program {
         job,
         key_groups: settings.key_groups,
         sources: &graph.names(NodeKind::Source),
-        keyed: &graph.names(NodeKind::Keyed),
+        keyed: &keyed.union(&listed).cloned().collect(),
         sinks: &graph.names(NodeKind::Sink),
         changes: &changes(graph, &settings.state)?,
     };
-    recover::adopt(manifest, &program)
+    let adopted = recover::adopt(manifest, &program)?;
+    for (name, handles) in &adopted.states {
+        if keyed.contains(name) && handles.iter().any(operator::is_list) {
+            return Err(Error::config(format!("the state of {:?} in the checkpoint is of no key", name.as_str()))
+                .hint("names are the identity of state: give the keyed operator a name of its own"));
+        }
+    }
+    Ok(adopted)
 }
 
 fn log_dropped(committed: Option<&Manifest>, graph: &Graph, settings: &Settings) -> Result<()> {

@@ -11,18 +11,23 @@
 //! Where the trigger has what is there read and no more, a split that is behind that is *done*: until the next batch, or
 //! for good (see [`batching`]). It is not at its end, so time does not end with it.
 //!
+//! Where the chain is held up by what it waits for itself, requests in flight or a throttle, and everything behind that is
+//! ready, a barrier need not wait with the records: it is passed on at once.
+//!
 //! The other hard case is a split that always has something. The task then never waits, so once a turn it
 //! looks at those that had nothing: whether they have something now, or have become idle.
 mod batching;
 
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -39,14 +44,15 @@ use self::batching::Batching;
 use super::{
     build::{Begin, Build, SourceHandle, TaskClock},
     emission::Emission,
+    open_split::{OpenSplit, SavedSplit},
     reporter::Reporter,
-    split_time::{Alignment, SavedTime, SplitTime},
+    split_time::{Alignment, SplitTime},
 };
 use crate::{
     api::{SourceStream, Stamp},
     connect::{Progress, Source, Split, SplitReader, Undecodable},
-    env::{Instant, now, sleep, wall_ms},
-    metrics::{splits::SplitStats, stats::OperatorStats},
+    env::{now, sleep, wall_ms},
+    metrics::stats::OperatorStats,
     operators::side::SidePort,
     plan::NodeId,
     record::{self, Barrier, Control, Output},
@@ -70,33 +76,6 @@ pub(crate) enum SourceControl {
     Assign(Split),
     /// Read a batch.
     Read,
-}
-
-/// A split in the checkpoint.
-#[derive(Debug, Serialize, Deserialize)]
-struct SavedSplit {
-    position: Value,
-    time: SavedTime,
-    ended: bool,
-}
-
-struct OpenSplit<R> {
-    id: String,
-    reader: R,
-    stats: Arc<SplitStats>,
-    time: SplitTime,
-    ended: bool,
-    /// Its part of the batch, which it knows if it is bounded, has been read.
-    done: bool,
-    bounded: bool,
-    /// It had nothing at its last fill.
-    waiting: bool,
-    /// It has something that it cannot emit yet: it is not idle.
-    held: bool,
-    /// Left out of the minimum until it brings something: it has had nothing for longer than the idle time-out,
-    /// or had ended when the checkpoint was made.
-    idle: bool,
-    last_record: Instant,
 }
 
 /// The ports of a source's side streams in one subtask.
@@ -131,6 +110,10 @@ struct SourceTask<S: Source, A, O> {
     budget: usize,
     /// A snapshot is being captured: fills are small, so that none of them captures much.
     sweeping: bool,
+    /// The first control has been passed on: the chain has been ready before.
+    declared: bool,
+    /// See [`Build::held`].
+    held: Arc<AtomicBool>,
 }
 
 /// Records a fill may emit: few at first, so that a slow function behind does not hold up a barrier.
@@ -188,16 +171,12 @@ where
         stopped: false,
         budget: *BUDGET.start(),
         sweeping: false,
+        declared: false,
+        held: build.held(),
     };
     let assigned = assignment.splits.get(subtask.0 as usize).cloned().unwrap_or_default();
     build.task(stream.node, task.run(assigned));
     Ok(())
-}
-
-impl<R> OpenSplit<R> {
-    fn find_idle(&mut self, idle_after: Duration, at: Instant) {
-        self.idle |= !self.held && at.duration_since(self.last_record) >= idle_after;
-    }
 }
 
 impl<S, A, O> SourceTask<S, A, O>
@@ -222,6 +201,8 @@ where
             loop {
                 while let Ok(control) = self.control.try_recv() {
                     self.take(control).await?;
+                    self.ready().await?;
+                    self.sweeping = self.sweep();
                 }
                 if let Some(split) = self.choose() {
                     let before = at;
@@ -293,18 +274,46 @@ where
         Ok(())
     }
 
+    /// Waits until the next batch may come. What the coordinator says waits too, unless the chain is only held.
     async fn ready(&mut self) -> Result<()> {
-        poll_fn(|cx| {
-            let mut ready = self.out.poll_ready(cx)?;
-            if let Some(port) = &mut self.ports.dead_letters {
-                ready = both(ready, port.poll_ready(cx)?);
-            }
-            if let Some(port) = &mut self.ports.far_future {
-                ready = both(ready, port.poll_ready(cx)?);
-            }
-            ready.map(Ok)
-        })
-        .await
+        loop {
+            let control = poll_fn(|cx| {
+                self.held.store(false, Relaxed);
+                if self.poll_out(cx)?.is_ready() {
+                    return Poll::Ready(Ok(None));
+                }
+                if !self.declared || !self.held.load(Relaxed) {
+                    return Poll::Pending;
+                }
+                // More would only stand in line.
+                self.budget = *BUDGET.start();
+                if self.sweeping {
+                    self.sweeping = self.sweep();
+                    if self.sweeping {
+                        cx.waker().wake_by_ref();
+                    }
+                }
+                match self.control.poll_recv(cx) {
+                    Poll::Ready(Some(control)) => Poll::Ready(Ok(Some(control))),
+                    Poll::Ready(None) | Poll::Pending => Poll::Pending,
+                }
+            })
+            .await?;
+            let Some(control) = control else { return Ok(()) };
+            self.take(control).await?;
+            self.sweeping = true;
+        }
+    }
+
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut ready = self.out.poll_ready(cx)?;
+        if let Some(port) = &mut self.ports.dead_letters {
+            ready = both(ready, port.poll_ready(cx)?);
+        }
+        if let Some(port) = &mut self.ports.far_future {
+            ready = both(ready, port.poll_ready(cx)?);
+        }
+        ready.map(Ok)
     }
 
     /// A slice of what is deferred, in the chain and in the side streams.
@@ -328,6 +337,7 @@ where
 
     /// The first control: the restored watermark, before any record.
     fn declare(&mut self) {
+        self.declared = true;
         let slowest = self.slowest();
         self.publish_alignment();
         match slowest {
@@ -556,8 +566,6 @@ where
                 self.reporter.ack(barrier.epoch, true, Box::pin(futures::future::ready(Ok(ack))));
                 self.control_all(Control::Barrier(barrier));
                 self.stopped |= barrier.last;
-                self.ready().await?;
-                self.sweeping = self.sweep();
                 Ok(())
             }
         }
@@ -583,14 +591,4 @@ where
 
 fn both(a: Poll<()>, b: Poll<()>) -> Poll<()> {
     if a.is_ready() { b } else { a }
-}
-
-/// Whether a split in the checkpoint had ended.
-pub(super) fn has_ended(saved: &Value) -> bool {
-    saved.get("ended").and_then(Value::as_bool).unwrap_or(false)
-}
-
-/// The reader's own position, of a split in the checkpoint.
-pub(super) fn position_of(saved: &Value) -> Option<&Value> {
-    saved.get("position")
 }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use tidegate_checkpoint::manifest::Manifest;
 
-use super::{source_task::position_of, terminal::SourceNode};
+use super::{open_split::position_of, terminal::SourceNode};
 use crate::env::{AbortOnDrop, sleep, spawn_owned};
 
 pub(super) struct Told {

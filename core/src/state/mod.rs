@@ -11,6 +11,7 @@ pub mod codec;
 mod cursor;
 pub mod hash;
 pub mod keyed;
+pub mod operator;
 mod prefetch;
 pub mod savepoint;
 mod shard;

@@ -30,7 +30,7 @@ impl Draft {
     }
 
     /// Writes one file.
-    pub(super) async fn put(&mut self, name: &str, bytes: Vec<u8>) -> Result<()> {
+    pub(crate) async fn put(&mut self, name: &str, bytes: Vec<u8>) -> Result<()> {
         self.names.push(name.to_owned());
         self.place.put(name, bytes).await
     }

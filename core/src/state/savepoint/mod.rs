@@ -3,6 +3,7 @@
 //! ```text
 //! <url>/savepoint                     what it is of: the job's positions, and the files of each operator's state
 //! <url>/<operator>/<names>.entries    "TGS1" | block | block | ... | index
+//! <url>/<operator>/<names>.list       operator state, as it is in a checkpoint ([`super::operator`])
 //! block                               [length u32, key, length u32, value]*       little-endian, at most 256 kB and one
 //! index                               JSON: [[offset, length, crc32, entries], ...]
 //! ```
@@ -47,7 +48,7 @@ pub const BACKEND: &str = "savepoint";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Savepoint {
-    /// The checkpoint that it was made of, without its states.
+    /// The checkpoint that it was made of; of its states only those of no key, which are copied beside the files.
     pub checkpoint: Manifest,
     /// Each operator's files.
     pub operators: BTreeMap<OperatorId, Vec<File>>,

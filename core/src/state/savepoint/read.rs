@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tidegate_checkpoint::{
     error::{Error, Result},
     ids::{JobId, KeyGroupRange, OperatorId},
+    manifest::Manifest,
     store::CheckpointStore,
 };
 
@@ -19,6 +20,7 @@ use crate::{
     properties::SecretUrl,
     state::{
         codec::Codec,
+        operator,
         table::{is_watermark_key, key_group_of, split_entry_key},
     },
 };
@@ -114,8 +116,20 @@ impl Reader {
     /// no names. Else as [`Reader::open`]. What has been written is deleted then.
     pub async fn write_changed(&self, url: &str, change: impl FnMut(&str, &Read) -> Option<Value>) -> Result<()> {
         let mut draft = Draft::at(free(url, &self.savepoint.checkpoint.job).await?);
-        let filled = self.fill(&mut draft, change).await;
-        draft.end(filled.map(|()| self.savepoint.checkpoint.clone())).await
+        let filled = match self.fill(&mut draft, change).await {
+            Ok(()) => self.copy_lists(&mut draft).await,
+            Err(error) => Err(error),
+        };
+        draft.end(filled).await
+    }
+
+    /// State of no key, as it is.
+    async fn copy_lists(&self, draft: &mut Draft) -> Result<Manifest> {
+        let mut checkpoint = self.savepoint.checkpoint.clone();
+        for (name, handles) in &mut checkpoint.states {
+            *handles = operator::copy(&self.store, std::mem::take(handles), name, draft).await?;
+        }
+        Ok(checkpoint)
     }
 
     async fn fill(&self, draft: &mut Draft, mut change: impl FnMut(&str, &Read) -> Option<Value>) -> Result<()> {

@@ -1,5 +1,5 @@
 //! Makes a savepoint of a checkpoint that has been committed.
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tidegate_checkpoint::{
     error::{Error, Result},
@@ -11,7 +11,10 @@ use tidegate_checkpoint::{
 use super::{BACKEND, draft::Draft, entries::Source, files::Writer};
 use crate::{
     settings::StateSettings,
-    state::backend::{Backends, OpenContext},
+    state::{
+        backend::{Backends, OpenContext},
+        operator,
+    },
 };
 
 /// Writes what `store` has of an epoch to a free place; `goes_on`: the job does meanwhile. Whoever calls it sees to it
@@ -42,10 +45,17 @@ async fn fill(
     goes_on: bool,
 ) -> Result<Manifest> {
     let mut manifest = store.read_manifest(&store.read_commit(epoch).await?.manifest).await?;
+    let mut lists = BTreeMap::new();
     for (operator, handles) in std::mem::take(&mut manifest.states) {
-        let written = files(store, &manifest, (&operator, handles), backends, settings, draft, goes_on).await;
-        written.map_err(|e| e.at(format!("state of operator {operator}")))?;
+        let at = |e: Error| e.at(format!("state of operator {operator}"));
+        if handles.iter().any(|handle| handle.backend == operator::BACKEND) {
+            let copies = operator::copy(store, handles, &operator, draft).await.map_err(at)?;
+            lists.insert(operator, copies);
+            continue;
+        }
+        files(store, &manifest, (&operator, handles), backends, settings, draft, goes_on).await.map_err(at)?;
     }
+    manifest.states = lists;
     // What was to be published has been, or is by the job itself.
     manifest.sinks.clear();
     Ok(manifest)
