@@ -1,8 +1,8 @@
 //! What jobs are tested with, and what connectors and state backends are proved with (feature `testing`).
 //!
 //! [`Harness`] runs an operator or a chain of them, [`JobHarness`] a whole job: the real engine, into which a test pushes
-//! records and watermarks, whose clock it moves on, and whose output and state it reads. The page
-//! [docs/testing.md](https://docs.rs/tidegate) goes through all of it.
+//! records and watermarks, whose clock it moves on, and whose output and state it reads. [`Conformance`] runs a script in every
+//! way in which the engine could run it. `docs/testing.md` goes through all of it.
 //!
 //! [`backend`] has the suite that every state backend here passes on its real server; [`source`], [`sink`] and [`store`] have
 //! the doubles for tests of connectors.

@@ -3,6 +3,7 @@
 //! a backend of entries, which has to be waited for.
 #![allow(clippy::unwrap_used, clippy::panic)] // a test may
 mod keyed;
+mod process;
 mod stateless;
 mod the_kit;
 mod windows;

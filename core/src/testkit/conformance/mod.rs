@@ -50,6 +50,8 @@ enum Action<B: Backends> {
     Push(Act<B>),
     /// A watermark: between splits the order is only certain if it is settled on both sides.
     Watermark(Act<B>),
+    /// What was pushed is processed before what comes next.
+    Settle,
     /// Time passes.
     Advance(Duration),
     /// The end of the inputs.
@@ -128,6 +130,12 @@ impl<I, B: Backends> Conformance<I, B> {
     pub fn watermark_of<T: Clone + Send + 'static>(self, input: &str, at: Timestamp) -> Self {
         let (what, input) = (format!("watermark {at} of {input}"), input.to_owned());
         self.step(what, Action::Watermark(Box::new(move |job| job.input::<T>(&input).watermark(at))))
+    }
+
+    /// Has all of this processed before what comes next, in every way: where the order between two inputs matters, which
+    /// the engine does not promise.
+    pub fn settle(self) -> Self {
+        self.step("settle".into(), Action::Settle)
     }
 
     /// Lets so much processing time pass.

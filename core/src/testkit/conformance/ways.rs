@@ -114,6 +114,11 @@ impl<B: Backends> Run<'_, B> {
                 }
                 done
             }
+            Action::Settle if self.way == Way::WithoutCheckpoint => {
+                env::sleep(IDLE).await;
+                Ok(())
+            }
+            Action::Settle => job.settle().await,
             Action::Advance(time) => job.advance(*time).await,
             Action::End => job.finish().await,
         };
