@@ -156,12 +156,12 @@ mod tests {
         order(&job, 1, 0);
         job.watermark(30 * MINUTE - 1);
         job.settle().await?;
-        assert_eq!(alerts(&job), []);
+        assert!(alerts(&job).is_empty());
         job.watermark(30 * MINUTE);
         job.settle().await?;
         assert_eq!(alerts(&job), [1]);
         job.finish().await?;
-        assert_eq!(alerts(&job), []);
+        assert!(alerts(&job).is_empty());
         Ok(())
     }
 
@@ -176,7 +176,7 @@ mod tests {
         job.settle().await?;
         job.watermark(60 * MINUTE);
         job.settle().await?;
-        assert_eq!(alerts(&job), []);
+        assert!(alerts(&job).is_empty());
         assert_eq!(job.state("unpaid").await?.iter().filter(|e| e.value.to_string().contains("Ordered")).count(), 0);
         Ok(())
     }

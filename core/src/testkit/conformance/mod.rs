@@ -15,6 +15,8 @@ use super::{
 };
 use crate::{Settings, Stream, settings::RestartStrategy, time::Timestamp};
 
+#[cfg(test)]
+mod tests;
 mod ways;
 
 pub use ways::Way;
