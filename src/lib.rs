@@ -35,6 +35,10 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/windows.md")]
 pub struct WindowsMd;
+/// The code of docs/testing.md.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../docs/testing.md")]
+pub struct Testing;
 
 mod job;
 
@@ -60,12 +64,8 @@ pub mod state {
     pub use tidegate_core::state::savepoint::read as reader;
 }
 
-/// What connectors and state backends are proved with, ours and your own: [`testing::backend`] has the suite that every
-/// backend here passes on its real server.
 #[cfg(feature = "testing")]
-pub mod testing {
-    pub use tidegate_core::testkit::{backend, damage, entries, sink, source, store};
-}
+pub mod testing;
 
 /// For those who write connectors and state backends, and for tools.
 pub mod extend {

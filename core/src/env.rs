@@ -119,6 +119,7 @@ pub mod simulated {
     thread_local! {
         static SEED: Cell<Option<u64>> = const { Cell::new(None) };
         static WALL: Cell<Option<(i64, Instant)>> = const { Cell::new(None) };
+        static LIVING: Cell<usize> = const { Cell::new(0) };
     }
 
     /// While it lives, this thread's machine clock goes with the paused one and all numbers come from a seed.
@@ -127,15 +128,37 @@ pub mod simulated {
 
     /// Begins, at this reading of the machine's clock. To be called inside of the runtime whose clock is paused.
     pub fn begin(seed: u64, wall_ms: i64) -> Simulated {
+        LIVING.set(0);
+        let simulated = wall(wall_ms);
         SEED.set(Some(seed));
-        WALL.set(Some((wall_ms, now())));
+        simulated
+    }
+
+    /// As `begin` with numbers as they are otherwise, for more than one at a time: while another one lives, time goes on
+    /// from where that one is.
+    pub fn wall(wall_ms: i64) -> Simulated {
+        if LIVING.replace(LIVING.get() + 1) == 0 {
+            WALL.set(Some((wall_ms, now())));
+        }
         Simulated(())
+    }
+
+    /// Whether the clock of this runtime is paused: then it stands while the machine's goes on.
+    pub fn is_paused() -> bool {
+        let (before, real) = (now(), std::time::Instant::now());
+        while real.elapsed() < std::time::Duration::from_micros(1) {
+            std::hint::spin_loop();
+        }
+        now() == before
     }
 
     impl Drop for Simulated {
         fn drop(&mut self) {
-            SEED.set(None);
-            WALL.set(None);
+            LIVING.set(LIVING.get().saturating_sub(1));
+            if LIVING.get() == 0 {
+                SEED.set(None);
+                WALL.set(None);
+            }
         }
     }
 

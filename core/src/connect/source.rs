@@ -19,6 +19,8 @@ use tidegate_checkpoint::{
     figure::Figure,
 };
 
+use crate::time::Timestamp;
+
 /// Where records come from. One value serves every subtask and every attempt.
 pub trait Source: Send + Sync + 'static {
     /// What a record is.
@@ -183,6 +185,13 @@ pub trait Emit<T> {
         Self: Sized,
     {
         records.for_each(|record| self.record(record));
+    }
+
+    /// No record at or before `at` is still to come in this split: for a reader that is told so by what it reads. It
+    /// counts beside what the source's `Watermarks` make of the records, and one that goes back does nothing. Without
+    /// event time there is no watermark to advance.
+    fn watermark(&mut self, at: Timestamp) {
+        let _ = at;
     }
 
     /// Bytes read from outside, for the metrics; once a fill is enough.

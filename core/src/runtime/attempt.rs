@@ -99,6 +99,8 @@ enum Wake {
 }
 
 const BEAT_EVERY: Duration = Duration::from_millis(500);
+/// Where nobody is to be found stuck, as on a clock that jumps over hours.
+const HARDLY_EVER: Duration = Duration::from_secs(86_400);
 
 /// Aborts everything it has spawned when it is dropped.
 struct Tasks {
@@ -407,8 +409,8 @@ impl<'a> Driver<'a> {
     }
 
     fn check_beats(&mut self) -> Result<()> {
-        self.next_beat = now() + BEAT_EVERY;
         let heartbeat = &self.shared.settings.heartbeat;
+        self.next_beat = now() + if heartbeat.stuck_after == Duration::MAX { HARDLY_EVER } else { BEAT_EVERY };
         let mut stuck = Vec::new();
         for (label, subtask, beat) in &self.tasks.beats {
             let Some(inside) = beat.inside(self.tasks.began).filter(|i| *i >= heartbeat.stuck_after) else { continue };

@@ -55,6 +55,13 @@ where
         self.records += count;
     }
 
+    fn watermark(&mut self, at: Timestamp) {
+        if A::TIMED {
+            self.time.raise(at);
+            self.make_watermark();
+        }
+    }
+
     fn bytes(&mut self, bytes: u64) {
         OperatorStats::add(&self.stats.bytes_in, bytes);
     }
@@ -96,7 +103,7 @@ where
                         port.record(record, at);
                     }
                     if due {
-                        self.watermark();
+                        self.make_watermark();
                     }
                     return;
                 }
@@ -107,12 +114,12 @@ where
         };
         self.out.record(record, at);
         if due {
-            self.watermark();
+            self.make_watermark();
         }
     }
 
     #[cold]
-    fn watermark(&mut self) {
+    fn make_watermark(&mut self) {
         // A split that was idle may come back behind what has been passed on without it.
         let watermark = self.time.advance().min(self.others);
         let watermark = self.emitted.map_or(watermark, |e| e.max(watermark));

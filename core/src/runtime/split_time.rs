@@ -91,6 +91,11 @@ impl SplitTime {
         self.watermark
     }
 
+    /// The reader knows better than the records: no record at or before `at` is still to come.
+    pub(super) fn raise(&mut self, at: Timestamp) {
+        self.watermark = self.watermark.max(at);
+    }
+
     /// Makes the watermark from what has been seen.
     pub(super) fn advance(&mut self) -> Timestamp {
         let made = match &self.custom {
@@ -149,6 +154,18 @@ mod tests {
         assert_eq!(t.advance(), 89);
         t.observe(50);
         assert_eq!(t.advance(), 89);
+    }
+
+    #[test]
+    fn what_the_reader_says_counts_beside_what_the_records_say() {
+        let mut t = SplitTime::new(Some(&Watermarks::monotonous()), None);
+        t.raise(50);
+        assert_eq!(t.advance(), 50);
+        t.observe(41);
+        t.raise(20);
+        assert_eq!(t.advance(), 50);
+        t.observe(61);
+        assert_eq!(t.advance(), 60);
     }
 
     #[test]

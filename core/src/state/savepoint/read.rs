@@ -66,6 +66,13 @@ impl Reader {
         Ok(Self { store, savepoint })
     }
 
+    /// What the store has, which nobody opened by a URL.
+    #[cfg(feature = "testkit")]
+    pub(crate) async fn of(store: Arc<CheckpointStore>) -> Result<Self> {
+        let savepoint = load(&store, &SecretUrl::from("memory:")).await?;
+        Ok(Self { store, savepoint })
+    }
+
     /// The job that it is of, and the checkpoint's number.
     pub fn job(&self) -> (&str, u64) {
         (self.savepoint.checkpoint.job.as_str(), self.savepoint.checkpoint.epoch.0)
