@@ -31,10 +31,10 @@
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
-/// The code of the documentation.
+/// The code in the page on joins.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/windows.md")]
-pub struct WindowsMd;
+#[doc = include_str!("../docs/joins.md")]
+pub struct Joins;
 
 mod job;
 
@@ -46,12 +46,12 @@ pub use tidegate_connectors::{
 };
 pub use tidegate_core::operators::aggregate;
 pub use tidegate_core::{
-    Aggregate, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport, CoProcessFunction,
-    Connected, Context, Count, CountWindows, Either, Error, FarFuture, Figure, FigureValue, Firing, Global, Hopping,
-    JobHandle, JobMetrics, JobState, JobStatus, JobTrigger, KeyedStream, Kind, Latency, OperatorMetrics, OutputTag,
-    ProcessFunction, ProcessStream, Result, Session, Settings, SourceStream, Stream, TimeToLive, Timer, Timestamp,
-    Trigger, Tumbling, Undecodable, WatermarkGenerator, Watermarks, Window, Windowed, WindowedStream,
-    settings::RestartStrategy, state::codec::Codec,
+    Aggregate, AsOfJoin, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport,
+    CoProcessFunction, Connected, Context, Count, Either, Error, FarFuture, Figure, FigureValue, Firing, Global,
+    Hopping, IntervalJoin, JobHandle, JobMetrics, JobState, JobStatus, JobTrigger, KeyedStream, Kind, Latency,
+    OperatorMetrics, OutputTag, ProcessFunction, ProcessStream, Result, Session, Settings, SourceStream, Stream,
+    TimeToLive, Timer, Timestamp, Trigger, Tumbling, Undecodable, WatermarkGenerator, Watermarks, Window, WindowJoin,
+    Windowed, WindowedStream, settings::RestartStrategy, state::codec::Codec,
 };
 
 /// Looking into the state of jobs without their types.

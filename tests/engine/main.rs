@@ -12,6 +12,7 @@ mod figures;
 mod file_jobs;
 mod full_disk;
 mod graph;
+mod joins;
 mod kit;
 #[cfg(feature = "rocksdb")]
 mod local;

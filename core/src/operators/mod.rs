@@ -13,6 +13,7 @@ pub mod union;
 mod advance;
 pub mod aggregate;
 pub mod connected;
+pub mod join;
 pub mod keyed;
 mod node;
 pub mod process;
