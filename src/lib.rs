@@ -35,6 +35,10 @@ pub struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/windows.md")]
 pub struct WindowsMd;
+/// The code in the page on joins.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/joins.md")]
+pub struct Joins;
 /// The code of docs/testing.md.
 #[cfg(all(doctest, feature = "testing"))]
 #[doc = include_str!("../docs/testing.md")]
@@ -50,12 +54,12 @@ pub use tidegate_connectors::{
 };
 pub use tidegate_core::operators::aggregate;
 pub use tidegate_core::{
-    Aggregate, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport, CoProcessFunction,
-    Connected, Context, Count, CountWindows, Either, Error, FarFuture, Figure, FigureValue, Firing, Global, Hopping,
-    JobHandle, JobMetrics, JobState, JobStatus, JobTrigger, KeyedStream, Kind, Latency, OperatorMetrics, OutputTag,
-    ProcessFunction, ProcessStream, Result, Session, Settings, SourceStream, Stream, TimeToLive, Timer, Timestamp,
-    Trigger, Tumbling, Undecodable, WatermarkGenerator, Watermarks, Window, Windowed, WindowedStream,
-    settings::RestartStrategy, state::codec::Codec,
+    Aggregate, AsOfJoin, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport,
+    CoProcessFunction, Connected, Context, Count, CountWindows, Either, Error, FarFuture, Figure, FigureValue, Firing, Global,
+    Hopping, IntervalJoin, JobHandle, JobMetrics, JobState, JobStatus, JobTrigger, KeyedStream, Kind, Latency,
+    OperatorMetrics, OutputTag, ProcessFunction, ProcessStream, Result, Session, Settings, SourceStream, Stream,
+    TimeToLive, Timer, Timestamp, Trigger, Tumbling, Undecodable, WatermarkGenerator, Watermarks, Window, WindowJoin,
+    Windowed, WindowedStream, settings::RestartStrategy, state::codec::Codec,
 };
 pub use tidegate_core::{AsyncMap, Failed, Lookup, Redistribution, SideOutput, SideOutputs};
 

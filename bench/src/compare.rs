@@ -10,13 +10,15 @@ struct Case {
     events: u64,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     Case { workload: "w1", parallelism: 1, events: 1_000_000_000 },
     Case { workload: "w2", parallelism: 1, events: 200_000_000 },
     Case { workload: "w3", parallelism: 1, events: 60_000_000 },
     Case { workload: "w2", parallelism: 2, events: 200_000_000 },
     Case { workload: "hop", parallelism: 1, events: 50_000_000 },
     Case { workload: "session", parallelism: 1, events: 20_000_000 },
+    Case { workload: "w4", parallelism: 1, events: 60_000_000 },
+    Case { workload: "interval", parallelism: 1, events: 30_000_000 },
 ];
 
 fn measure(case: &Case, events: u64, extra: &[&str]) -> Result<Value, String> {

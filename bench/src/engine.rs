@@ -1,4 +1,5 @@
 //! The workloads through tidegate's public API.
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     path::Path,
@@ -11,7 +12,10 @@ use tidegate::{
 
 use crate::{
     Args,
-    events::{Answer, Bid, GAP_MS, HOP_MS, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, bidder, to_eur},
+    events::{
+        Answer, Bid, GAP_MS, HOP_MS, INTERVAL_MS, Item, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, bidder,
+        item, to_eur,
+    },
     marked::Marked,
     measure::{Outcome, finish},
 };
@@ -76,6 +80,23 @@ fn ms(ms: i64) -> Duration {
     Duration::from_millis(ms.unsigned_abs())
 }
 
+/// A person, or an auction.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Side {
+    key: u64,
+    value: u64,
+}
+
+/// One stream of both as two.
+fn sides(items: impl Stream<Item = Item>) -> (impl Stream<Item = Side>, impl Stream<Item = Side>) {
+    let items = items.boxed();
+    let side = |item: Item| Side { key: item.key, value: item.value };
+    (
+        items.clone().filter_map(move |item| (!item.is_auction).then(|| side(item))),
+        items.filter_map(move |item| item.is_auction.then(|| side(item))),
+    )
+}
+
 pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, String> {
     let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
     let (parallelism, keys) = (args.parallelism, args.keys);
@@ -85,7 +106,9 @@ pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, Stri
     let job = Job::new("bench", settings);
     let parts = u64::from(parallelism);
     let first_of_steady = events / parts / 5 * parts;
-    let source = Marked { source: Generator::new(events, bid).splits(parts), fifth: first_of_steady / parts };
+    let fifth = first_of_steady / parts;
+    let source = Marked { source: Generator::new(events, bid).splits(parts), fifth };
+    let items = Marked { source: Generator::new(events, item).splits(parts), fifth };
     let lag = Duration::from_millis(LAG_MS.unsigned_abs());
     match workload {
         Workload::W1 => {
@@ -142,7 +165,28 @@ pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, Stri
                     }),
                 );
         }
-        Workload::W4 => return Err("w4 needs joins, which tidegate does not have yet".into()),
+        Workload::W4 => {
+            let mut rows = rows.clone();
+            let watermarks = Watermarks::bounded(lag).every(WATERMARK_EVERY as u32).align(ms(WINDOW_MS));
+            let (persons, auctions) = sides(job.source("items", items).event_time(|i| i.at_ms, watermarks));
+            persons
+                .key_by(|p| p.key)
+                .join(auctions.key_by(|a| a.key))
+                .window("pairs", Tumbling::of(ms(WINDOW_MS)))
+                .inner(|_, _, _: &Side, auction: &Side| auction.value)
+                .sink("rows", ForEach::new(move |value: u64, _| rows.row(value, 0)));
+        }
+        Workload::Interval => {
+            let mut rows = rows.clone();
+            let watermarks = Watermarks::bounded(lag).every(WATERMARK_EVERY as u32).align(ms(WINDOW_MS));
+            let (persons, auctions) = sides(job.source("items", items).event_time(|i| i.at_ms, watermarks));
+            persons
+                .key_by(|p| p.key)
+                .join(auctions.key_by(|a| a.key))
+                .interval("pairs", 0, INTERVAL_MS)
+                .inner(|_, _: &Side, auction: &Side| auction.value)
+                .sink("rows", ForEach::new(move |value: u64, _| rows.row(value, 0)));
+        }
     }
     drop(rows);
     let metrics = finish(job)?;

@@ -12,6 +12,8 @@ pub const GAP_MS: i64 = 30_000;
 pub const LAG_MS: i64 = 4_000;
 /// Records of a source between two watermarks.
 pub const WATERMARK_EVERY: u64 = 10_000;
+/// How much later than its person an auction of `interval` may be.
+pub const INTERVAL_MS: i64 = 5_000;
 const SEED: u64 = 42;
 
 /// What is computed.
@@ -25,6 +27,8 @@ pub enum Workload {
     W3,
     /// Persons and auctions joined in windows of 10 s.
     W4,
+    /// As w4, but each person with the auctions of the five seconds behind it.
+    Interval,
     /// As w2, in windows of 10 s of which one begins every second.
     Hop,
     /// Sessions of each bidder, with a gap of 30 s.
@@ -38,6 +42,7 @@ impl Workload {
             "w2" => Self::W2,
             "w3" => Self::W3,
             "w4" => Self::W4,
+            "interval" => Self::Interval,
             "hop" => Self::Hop,
             "session" => Self::Session,
             _ => return None,
@@ -72,7 +77,7 @@ pub fn bidder(bid: &Bid, keys: u64) -> u64 {
 }
 
 /// A person or an auction of workload 4.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Item {
     pub is_auction: bool,
     pub key: u64,

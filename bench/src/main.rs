@@ -21,11 +21,11 @@ mod measure;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "tidegate-bench w1|w2|w3|w4|hop|session [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
+    "tidegate-bench w1|w2|w3|w4|hop|session|interval [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
           [--keys N] [--backend memory|rocksdb|redis|object-store] [--toml 'state.cache = \"256MB\"' ...]
 tidegate-bench backends [memory rocksdb redis objects hdfs ...] [--events N] [--keys N] [--rounds R]
 tidegate-bench deltas [memory rocksdb redis objects hdfs ...] [--keys N]
-tidegate-bench compare [w1 w2 w3 hop session ...] [--events N] [--rounds R] [--checkpoint-interval 1s]
+tidegate-bench compare [w1 w2 w3 w4 hop session interval ...] [--events N] [--rounds R] [--checkpoint-interval 1s]
 tidegate-bench k1|k2 [--events N] [--parallelism P] [--rounds R] [--partitions N] [--set linger.ms=5 ...]
 tidegate-bench latency [--events N] [--set ...]
 tidegate-bench recovery [--rounds R] [--set ...]";

@@ -26,8 +26,8 @@ pub mod testkit;
 pub mod time;
 
 pub use api::{
-    AttemptReport, CheckpointReport, CoProcessFunction, Job, JobHandle, JobState, JobStatus, KeyedStream,
-    ProcessStream, SourceStream, Stream, WindowedStream,
+    AsOfJoin, AttemptReport, CheckpointReport, CoProcessFunction, IntervalJoin, Job, JobHandle, JobState, JobStatus,
+    KeyedStream, ProcessStream, SourceStream, Stream, WindowJoin, WindowedStream,
 };
 pub use bytesize::ByteSize;
 pub use connect::Undecodable;
@@ -38,7 +38,7 @@ pub use operators::{
     connected::{Connected, Either},
     process::{Context, OutputTag, ProcessFunction, TimeToLive, Timer},
     shared::BoxedStream,
-    window::{CountWindows, Firing, Global, Hopping, Session, Trigger, Tumbling, Windowed},
+    window::{Firing, Global, Hopping, Session, Trigger, Tumbling, Windowed},
 };
 pub use operators::{
     async_map::AsyncMap,

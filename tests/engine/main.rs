@@ -13,6 +13,7 @@ mod figures;
 mod file_jobs;
 mod full_disk;
 mod graph;
+mod joins;
 mod kept;
 mod kit;
 #[cfg(feature = "rocksdb")]

@@ -1,5 +1,6 @@
 //! The same workloads as a good programmer would write them by hand: one loop, one hash table.
 mod hops;
+mod interval;
 mod join;
 mod sessions;
 mod two;
@@ -10,6 +11,7 @@ use crate::{
     measure::{Outcome, fifth},
 };
 use hops::Hops;
+use interval::Intervals;
 use join::JoinWindows;
 use sessions::Sessions;
 use windows::Windows;
@@ -40,6 +42,7 @@ fn one_measured(workload: Workload, events: u64, keys: u64, at_fifth: impl Fn())
         Workload::W2 => w2(events, at_fifth),
         Workload::W3 => w3(events, keys, at_fifth),
         Workload::W4 => w4(events, at_fifth),
+        Workload::Interval => interval(events, at_fifth),
         Workload::Hop => hop(events, at_fifth),
         Workload::Session => session(events, keys, at_fifth),
     }
@@ -145,5 +148,21 @@ fn session(events: u64, keys: u64, at_fifth: impl Fn()) -> Answer {
         }
     }
     sessions.advance(i64::MAX, |count, length| answer.row(count, length));
+    answer
+}
+
+fn interval(events: u64, at_fifth: impl Fn()) -> Answer {
+    let mut answer = Answer::default();
+    let mut state = Intervals::default();
+    for i in 0..events {
+        if i == events / 5 {
+            at_fifth();
+        }
+        let item = item(i);
+        state.insert(item, |auction| answer.row(auction, 0));
+        if i % WATERMARK_EVERY == WATERMARK_EVERY - 1 {
+            state.advance(item.at_ms - LAG_MS);
+        }
+    }
     answer
 }

@@ -1,12 +1,11 @@
 //! Keyed streams: what may be done once records are partitioned by key.
-use super::{process::ProcessStream, stream::Stream, windowed::WindowedStream};
+use super::{stream::Stream, windowed::WindowedStream};
 use crate::{
     operators::{
         aggregate::{Aggregate, Fold, Reduce},
         keyed::KeyedStreamOp,
-        process::ProcessSpec,
         running::Running,
-        window::{CountFunction, CountWindows, Windows},
+        window::Windows,
     },
     plan::NodeId,
     state::hash::Key,
@@ -62,20 +61,6 @@ where
         // A reduction has a value from its first record on.
         let spec = Running { aggregate: Reduce(f), emit: |_: K, value: Option<S::Item>| value };
         KeyedStreamOp::new(self, spec, name, node).filter_map(|value| value)
-    }
-
-    /// Windows of so many records of a key: for each, the key and the result.
-    pub fn count_window<A: Aggregate<S::Item>>(
-        self,
-        name: &str,
-        windows: CountWindows,
-        aggregate: A,
-    ) -> ProcessStream<Self, CountFunction<A>, K> {
-        let node = self.node(&windows.describe(), name);
-        if let Some(mistake) = windows.mistake(name) {
-            self.upstream.graph().mistake(mistake);
-        }
-        KeyedStreamOp::new(self, ProcessSpec::new(CountFunction { windows, aggregate }), name, node)
     }
 
     /// Windows: [`Tumbling`](crate::Tumbling), [`Hopping`](crate::Hopping), [`Session`](crate::Session) or

@@ -117,7 +117,7 @@ pub trait CoProcessFunction<K: Key, L, R>: Clone + Send + Sync + 'static {
 
 /// A function over two streams as one over records of either.
 #[derive(Clone, Debug)]
-pub struct Both<P>(P);
+pub struct Both<P>(pub(crate) P);
 
 impl<K, L, R, P> ProcessFunction<K, Either<L, R>> for Both<P>
 where

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     record::{Control, Output},
     state::hash::Key,
-    time::Timestamp,
+    time::{MAX, Timestamp},
 };
 
 /// What becomes of namespaces when time goes on.
@@ -65,7 +65,9 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         self.stats.watermark.store(watermark, Relaxed);
         let Some(state) = &mut self.state else { return Ok(()) };
         let visits = self.operator.advance(state, watermark).into();
-        self.advance = Some(Advance { then: Some(Control::Watermark(watermark)), visits, ..Advance::default() });
+        // At the end of the input there is nothing to be held back for.
+        let held = if watermark < MAX { watermark.saturating_sub(self.operator.hold_back()) } else { MAX };
+        self.advance = Some(Advance { then: Some(Control::Watermark(held)), visits, ..Advance::default() });
         self.go_through()
     }
 

@@ -61,6 +61,11 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
         Vec::new()
     }
 
+    /// How far behind the watermark the times of what is emitted may be: the watermark is passed on with so much less.
+    fn hold_back(&self) -> i64 {
+        0
+    }
+
     /// One of the entries of the namespaces that fire under this name.
     fn fire<O: Output<Self::Out>>(
         &mut self,

@@ -24,6 +24,7 @@ pub mod stateful;
 mod advance;
 pub mod aggregate;
 pub mod connected;
+pub mod join;
 pub mod keyed;
 mod node;
 pub mod process;

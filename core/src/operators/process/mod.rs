@@ -24,7 +24,7 @@ use tidegate_checkpoint::error::Error;
 
 pub use operator::{ProcessOperator, ProcessSpec};
 pub use sides::OutputTag;
-pub(crate) use sides::Sides;
+pub(crate) use sides::{SideSpecs, Sides};
 use timers::Deadlines;
 
 use crate::{

@@ -17,8 +17,7 @@ use tidegate_checkpoint::error::{Error, Result};
 
 use super::{
     super::keyed::{KeyedOperator, KeyedSpec, Visit},
-    Context, ProcessFunction, Sides, TimeToLive, Timer,
-    sides::SideSpecs,
+    Context, ProcessFunction, SideSpecs, Sides, TimeToLive, Timer,
     timers::{AFTER_THE_END, Deadlines, Due, Index},
 };
 use crate::{
