@@ -44,6 +44,11 @@ pub struct Joins;
 #[doc = include_str!("../docs/testing.md")]
 pub struct Testing;
 
+/// The code of docs/process-functions.md.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/process-functions.md")]
+pub struct ProcessFunctions;
+
 mod job;
 
 pub use job::Job;
@@ -54,12 +59,13 @@ pub use tidegate_connectors::{
 };
 pub use tidegate_core::operators::aggregate;
 pub use tidegate_core::{
-    Aggregate, AsOfJoin, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics, CheckpointReport,
-    CoProcessFunction, Connected, Context, Count, CountWindows, Either, Error, FarFuture, Figure, FigureValue, Firing, Global,
-    Hopping, IntervalJoin, JobHandle, JobMetrics, JobState, JobStatus, JobTrigger, KeyedStream, Kind, Latency,
-    OperatorMetrics, OutputTag, ProcessFunction, ProcessStream, Result, Session, Settings, SourceStream, Stream,
-    TimeToLive, Timer, Timestamp, Trigger, Tumbling, Undecodable, WatermarkGenerator, Watermarks, Window, WindowJoin,
-    Windowed, WindowedStream, settings::RestartStrategy, state::codec::Codec,
+    Aggregate, AggregateStream, AsOfJoin, AttemptReport, Batch, BoxedStream, ByteSize, CheckpointMetrics,
+    CheckpointReport, CoProcessFunction, Connected, Context, Count, CountWindows, Either, Error, FarFuture, Figure,
+    FigureValue, Firing, Global, Hopping, IntervalJoin, JobHandle, JobMetrics, JobState, JobStatus, JobTrigger,
+    KeyedStream, Kind, Latency, OperatorMetrics, OutputMode, OutputTag, ProcessFunction, ProcessStream, Result,
+    Session, Settings, SourceStream, Stream, TimeToLive, Timer, Timestamp, Trigger, Tumbling, Undecodable,
+    WatermarkGenerator, Watermarks, Window, WindowJoin, Windowed, WindowedStream, settings::RestartStrategy,
+    state::codec::Codec,
 };
 pub use tidegate_core::{AsyncMap, Failed, Lookup, Redistribution, SideOutput, SideOutputs};
 

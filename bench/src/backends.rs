@@ -71,7 +71,7 @@ pub fn compare(args: &Args) -> Result<(), String> {
         "{:<8} {:>9} {:>13} {:>9} {:>12} {:>7} {:>9} {:>7}",
         "", "keys", "k/cpu-s", "of memory", "k/s", "ckpts", "pause ms", "MB"
     );
-    for keys in if args.keys == BIDDERS { vec![BIDDERS, FEW] } else { vec![args.keys] } {
+    for keys in args.keys.map_or(vec![BIDDERS, FEW], |keys| vec![keys]) {
         let mut base = f64::NAN;
         for name in NAMES.into_iter().filter(|name| *name == "memory" || args.wants(name)) {
             let folder = tempfile::tempdir().map_err(|e| e.to_string())?;

@@ -10,10 +10,11 @@ struct Case {
     events: u64,
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     Case { workload: "w1", parallelism: 1, events: 1_000_000_000 },
     Case { workload: "w2", parallelism: 1, events: 200_000_000 },
     Case { workload: "w3", parallelism: 1, events: 60_000_000 },
+    Case { workload: "timers", parallelism: 1, events: 40_000_000 },
     Case { workload: "w2", parallelism: 2, events: 200_000_000 },
     Case { workload: "hop", parallelism: 1, events: 50_000_000 },
     Case { workload: "session", parallelism: 1, events: 20_000_000 },

@@ -18,6 +18,7 @@ use crate::{
     Args,
     backends::{Case, NAMES},
     engine::settings,
+    events::BIDDERS,
     measure::finish,
 };
 
@@ -79,7 +80,8 @@ pub fn compare(args: &Args) -> Result<(), String> {
     for name in NAMES.into_iter().filter(|name| args.wants(name)) {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         let case = Case::start(name, folder.path())?;
-        let (keys, changed) = (args.keys / SPLITS * SPLITS, args.keys / DELTA / SPLITS * SPLITS);
+        let keys = args.keys.unwrap_or(BIDDERS);
+        let (keys, changed) = (keys / SPLITS * SPLITS, keys / DELTA / SPLITS * SPLITS);
         let run = |runs: u64, parallelism| run(&case, folder.path(), keys, keys + runs * changed, parallelism);
         let (full, delta, rescaled) = (run(0, 1)?, run(1, 1)?, run(2, 2)?);
         let mb = |bytes: u64| bytes as f64 / 1e6;

@@ -7,14 +7,15 @@ use std::{
     time::Duration,
 };
 use tidegate::{
-    Aggregate, ForEach, Generator, Hopping, Job, Session, Settings, Stream, Tumbling, Watermarks, Windowed,
+    Aggregate, Context, ForEach, Generator, Hopping, Job, ProcessFunction, Session, Settings, Stream, Timer, Tumbling,
+    Watermarks, Windowed,
 };
 
 use crate::{
     Args,
     events::{
-        Answer, Bid, GAP_MS, HOP_MS, INTERVAL_MS, Item, LAG_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid, bidder,
-        item, to_eur,
+        Answer, Bid, GAP_MS, HOP_MS, INTERVAL_MS, Item, LAG_MS, SILENCE_MS, WATERMARK_EVERY, WINDOW_MS, Workload, bid,
+        bidder, item, to_eur,
     },
     marked::Marked,
     measure::{Outcome, finish},
@@ -66,6 +67,30 @@ impl Aggregate<Bid> for CountAndMax {
     }
 }
 
+/// Tells of a bidder who has been silent for a minute how often it has bid until then.
+#[derive(Clone)]
+struct Silence;
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Heard {
+    bids: u64,
+    silent_at: i64,
+}
+
+impl ProcessFunction<u64, Bid> for Silence {
+    type State = Heard;
+    type Output = (u64, i64);
+    #[inline]
+    fn process(&mut self, bid: Bid, heard: &mut Heard, ctx: &mut Context<'_, u64, (u64, i64)>) {
+        ctx.delete_timer(heard.silent_at);
+        *heard = Heard { bids: heard.bids + 1, silent_at: bid.at_ms + SILENCE_MS };
+        ctx.set_timer(heard.silent_at);
+    }
+    fn on_timer(&mut self, _: Timer, heard: &mut Heard, ctx: &mut Context<'_, u64, (u64, i64)>) {
+        ctx.emit((heard.bids, ctx.timestamp()));
+    }
+}
+
 /// Those of a job that keeps one checkpoint, and more of them as TOML.
 pub fn settings(parallelism: u32, store: &Path, interval: &str, toml: &[String]) -> Result<Settings, String> {
     let settings = json!({
@@ -99,7 +124,7 @@ fn sides(items: impl Stream<Item = Item>) -> (impl Stream<Item = Side>, impl Str
 
 pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, String> {
     let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
-    let (parallelism, keys) = (args.parallelism, args.keys);
+    let (parallelism, keys) = (args.parallelism, args.keys.unwrap_or(workload.keys()));
     let settings = settings(parallelism, directory.path(), &args.interval, &args.settings)?;
     let rows = Rows::default();
     let all = rows.all.clone();
@@ -186,6 +211,14 @@ pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, Stri
                 .interval("pairs", 0, INTERVAL_MS)
                 .inner(|_, _: &Side, auction: &Side| auction.value)
                 .sink("rows", ForEach::new(move |value: u64, _| rows.row(value, 0)));
+        }
+        Workload::Timers => {
+            let mut rows = rows.clone();
+            job.source("bids", source)
+                .event_time(|b| b.at_ms, Watermarks::bounded(lag).every(WATERMARK_EVERY as u32))
+                .key_by(move |b| bidder(b, keys))
+                .process("silence", Silence)
+                .sink("rows", ForEach::new(move |(bids, at): (u64, i64), _| rows.row(bids, at as u64)));
         }
     }
     drop(rows);

@@ -10,6 +10,8 @@ pub const WINDOW_MS: i64 = 10_000;
 pub const HOP_MS: i64 = 1_000;
 pub const GAP_MS: i64 = 30_000;
 pub const LAG_MS: i64 = 4_000;
+/// After so long a bidder is silent. Of a million each bids every 100 s: more than half of the timers come to fire.
+pub const SILENCE_MS: i64 = 60_000;
 /// Records of a source between two watermarks.
 pub const WATERMARK_EVERY: u64 = 10_000;
 /// How much later than its person an auction of `interval` may be.
@@ -33,9 +35,16 @@ pub enum Workload {
     Hop,
     /// Sessions of each bidder, with a gap of 30 s.
     Session,
+    /// Tells for each bidder when it has been silent: one timer a key, put off by each bid. A million keys.
+    Timers,
 }
 
 impl Workload {
+    /// Keys of those that take a number of them, if nobody says how many.
+    pub fn keys(self) -> u64 {
+        if self == Self::Timers { 1_000_000 } else { BIDDERS }
+    }
+
     pub fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "w1" => Self::W1,
@@ -45,6 +54,7 @@ impl Workload {
             "interval" => Self::Interval,
             "hop" => Self::Hop,
             "session" => Self::Session,
+            "timers" => Self::Timers,
             _ => return None,
         })
     }

@@ -21,11 +21,11 @@ mod measure;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "tidegate-bench w1|w2|w3|w4|hop|session|interval [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
+    "tidegate-bench w1|w2|w3|w4|hop|session|interval|timers [--events N] [--parallelism P] [--checkpoint-interval 1s] [--baseline]
           [--keys N] [--backend memory|rocksdb|redis|object-store] [--toml 'state.cache = \"256MB\"' ...]
 tidegate-bench backends [memory rocksdb redis objects hdfs ...] [--events N] [--keys N] [--rounds R]
 tidegate-bench deltas [memory rocksdb redis objects hdfs ...] [--keys N]
-tidegate-bench compare [w1 w2 w3 w4 hop session interval ...] [--events N] [--rounds R] [--checkpoint-interval 1s]
+tidegate-bench compare [w1 w2 w3 w4 hop session interval timers ...] [--events N] [--rounds R] [--checkpoint-interval 1s]
 tidegate-bench k1|k2 [--events N] [--parallelism P] [--rounds R] [--partitions N] [--set linger.ms=5 ...]
 tidegate-bench latency [--events N] [--set ...]
 tidegate-bench recovery [--rounds R] [--set ...]";
@@ -41,8 +41,8 @@ pub struct Args {
     interval: String,
     baseline: bool,
     rounds: usize,
-    /// Of w3.
-    keys: u64,
+    /// Of w3 and timers.
+    keys: Option<u64>,
     /// Settings of the engine's jobs.
     settings: Vec<String>,
     /// Of Kafka topics that are written.
@@ -69,7 +69,7 @@ fn args() -> Result<Args, String> {
         interval: "0s".into(),
         baseline: false,
         rounds: 5,
-        keys: events::BIDDERS,
+        keys: None,
         settings: Vec::new(),
         partitions: None,
         kafka: Vec::new(),
@@ -82,7 +82,7 @@ fn args() -> Result<Args, String> {
             "--parallelism" => args.parallelism = number(value()?)? as u32,
             "--checkpoint-interval" => args.interval = value()?,
             "--rounds" => args.rounds = number(value()?)? as usize,
-            "--keys" => args.keys = number(value()?)?,
+            "--keys" => args.keys = Some(number(value()?)?),
             "--backend" => args.settings.push(format!("state.backend = {:?}", value()?)),
             "--toml" => args.settings.push(value()?),
             "--baseline" => args.baseline = true,
@@ -114,12 +114,13 @@ fn run(args: &Args) -> Result<(), String> {
     }
     let workload = events::Workload::by_name(&args.command).ok_or(format!("there is no workload {}", args.command))?;
     let events = args.events.unwrap_or(50_000_000);
+    let keys = args.keys.unwrap_or(workload.keys());
     let outcome = if args.baseline {
-        baseline::run(workload, events, args.keys, args.parallelism)?
+        baseline::run(workload, events, keys, args.parallelism)?
     } else {
         engine::run(workload, events, args)?
     };
-    if let Some(expected) = (!args.baseline).then(|| baseline::answer(workload, events, args.keys)).flatten()
+    if let Some(expected) = (!args.baseline).then(|| baseline::answer(workload, events, keys)).flatten()
         && expected != outcome.answer
     {
         return Err(format!("wrong answer: {:?} instead of {expected:?}", outcome.answer));

@@ -37,8 +37,9 @@ pub use operators::{
     aggregate::{Aggregate, Count},
     connected::{Connected, Either},
     process::{Context, OutputTag, ProcessFunction, TimeToLive, Timer},
+    running::{AggregateStream, OutputMode},
     shared::BoxedStream,
-    window::{Firing, Global, Hopping, Session, Trigger, Tumbling, Windowed},
+    window::{CountWindows, Firing, Global, Hopping, Session, Trigger, Tumbling, Windowed},
 };
 pub use operators::{
     async_map::AsyncMap,

@@ -6,8 +6,8 @@ use crate::{
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tidegate::{
-    Aggregate, BoxedStream, Collect, Firing, Global, Hopping, Job, KeyedStream, Session, Settings, Stream, Timestamp,
-    Trigger, Tumbling, Watermarks, Windowed, WindowedStream,
+    Aggregate, BoxedStream, Collect, CountWindows, Firing, Global, Hopping, Job, KeyedStream, Session, Settings,
+    Stream, Timestamp, Trigger, Tumbling, Watermarks, Windowed, WindowedStream,
 };
 use tidegate_core::testkit::entries::Entries;
 
@@ -388,6 +388,32 @@ fn the_window_of_all_time_fires_at_the_end_of_the_input() {
         .sink("out", Collect::new());
     let plan = job.explain().unwrap();
     assert!(plan.contains("without a bound") || plan.contains("unbounded") || plan.contains("for ever"), "{plan}");
+}
+
+/// From one split, whose records come in their order.
+#[test]
+fn windows_of_records_are_the_last_so_many() {
+    let cases: [(Apply, u64, u64); 3] = [
+        (|n| counted(by_key(n).count_window("w", CountWindows::of(5), CountAndSum)), 5, 5),
+        (|n| counted(by_key(n).count_window("w", CountWindows::of(6).slide(4), CountAndSum)), 6, 4),
+        (|n| counted(by_key(n).count_window("w", CountWindows::of(2).slide(7), CountAndSum)), 2, 7),
+    ];
+    for (apply, size, slide) in cases {
+        let mut by_key = BTreeMap::<u64, Vec<u64>>::new();
+        (0..COUNT).for_each(|id| by_key.entry(event(id).0).or_default().push(id));
+        let mut expected = Vec::new();
+        for (key, ids) in by_key {
+            for end in (1..=ids.len() as u64).filter(|end| end % slide == 0) {
+                let last = &ids[end.saturating_sub(size) as usize..end as usize];
+                expected.push((key, 0, 0, (last.len() as u64, last.iter().sum()), Firing::OnTime));
+            }
+        }
+        all_rows(1, JITTER_MS, apply, |rows| assert_same(rows, expected.clone()));
+    }
+}
+
+fn counted(windows: impl Stream<Item = (u64, (u64, u64))>) -> BoxedStream<Row> {
+    windows.map(|(key, value)| (key, 0, 0, value, Firing::OnTime)).boxed()
 }
 
 #[test]

@@ -3,6 +3,7 @@ mod hops;
 mod interval;
 mod join;
 mod sessions;
+mod silence;
 mod two;
 mod windows;
 
@@ -14,6 +15,7 @@ use hops::Hops;
 use interval::Intervals;
 use join::JoinWindows;
 use sessions::Sessions;
+use silence::Silences;
 use windows::Windows;
 
 pub type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::FixedState>;
@@ -45,6 +47,7 @@ fn one_measured(workload: Workload, events: u64, keys: u64, at_fifth: impl Fn())
         Workload::Interval => interval(events, at_fifth),
         Workload::Hop => hop(events, at_fifth),
         Workload::Session => session(events, keys, at_fifth),
+        Workload::Timers => timers(events, keys, at_fifth),
     }
 }
 
@@ -164,5 +167,22 @@ fn interval(events: u64, at_fifth: impl Fn()) -> Answer {
             state.advance(item.at_ms - LAG_MS);
         }
     }
+    answer
+}
+
+fn timers(events: u64, keys: u64, at_fifth: impl Fn()) -> Answer {
+    let mut answer = Answer::default();
+    let mut silences = Silences::default();
+    for i in 0..events {
+        if i == events / 5 {
+            at_fifth();
+        }
+        let bid = bid(i);
+        silences.insert(bidder(&bid, keys), bid.at_ms);
+        if i % WATERMARK_EVERY == WATERMARK_EVERY - 1 {
+            silences.advance(bid.at_ms - LAG_MS - 1, |bids, at| answer.row(bids, at as u64));
+        }
+    }
+    silences.advance(i64::MAX, |bids, at| answer.row(bids, at as u64));
     answer
 }

@@ -1,11 +1,12 @@
 //! Keyed streams: what may be done once records are partitioned by key.
-use super::{stream::Stream, windowed::WindowedStream};
+use super::{process::ProcessStream, stream::Stream, windowed::WindowedStream};
 use crate::{
     operators::{
         aggregate::{Aggregate, Fold, Reduce},
         keyed::KeyedStreamOp,
-        running::Running,
-        window::Windows,
+        process::ProcessSpec,
+        running::{AggregateStream, Running},
+        window::{CountFunction, CountWindows, Windows},
     },
     plan::NodeId,
     state::hash::Key,
@@ -33,22 +34,22 @@ where
         super::process::node(self, operator, name)
     }
 
-    /// A running aggregation: for each record, its key and the result so far.
-    pub fn aggregate<A: Aggregate<S::Item>>(self, name: &str, aggregate: A) -> impl Stream<Item = (K, A::Output)> {
+    /// A running aggregation: for each record, its key and the result so far; or what an
+    /// [`output_mode`](AggregateStream::output_mode) says.
+    pub fn aggregate<A: Aggregate<S::Item>>(self, name: &str, aggregate: A) -> AggregateStream<Self, A, K> {
         let node = self.node("aggregate", name);
-        let spec = Running { aggregate, emit: |key: K, value: A::Output| (key, value) };
-        KeyedStreamOp::new(self, spec, name, node)
+        KeyedStreamOp::new(self, Running::new(aggregate), name, node)
     }
 
-    /// A running fold: for each record, its key and the accumulator so far.
-    pub fn fold<A, G>(self, name: &str, init: A, f: G) -> impl Stream<Item = (K, A)>
+    /// A running fold: for each record, its key and the accumulator so far; or what an
+    /// [`output_mode`](AggregateStream::output_mode) says.
+    pub fn fold<A, G>(self, name: &str, init: A, f: G) -> AggregateStream<Self, Fold<A, G>, K>
     where
         A: Serialize + DeserializeOwned + Clone + Send + Sync + 'static,
         G: Fn(&mut A, S::Item) + Clone + Send + Sync + 'static,
     {
         let node = self.node("fold", name);
-        let spec = Running { aggregate: Fold { init, f }, emit: |key: K, value: A| (key, value) };
-        KeyedStreamOp::new(self, spec, name, node)
+        KeyedStreamOp::new(self, Running::new(Fold { init, f }), name, node)
     }
 
     /// A running reduction: for each record, the reduction of all of its key so far.
@@ -59,8 +60,21 @@ where
     {
         let node = self.node("reduce", name);
         // A reduction has a value from its first record on.
-        let spec = Running { aggregate: Reduce(f), emit: |_: K, value: Option<S::Item>| value };
-        KeyedStreamOp::new(self, spec, name, node).filter_map(|value| value)
+        KeyedStreamOp::new(self, Running::new(Reduce(f)), name, node).filter_map(|(_, value)| value)
+    }
+
+    /// Windows of so many records of a key: for each, the key and the result.
+    pub fn count_window<A: Aggregate<S::Item>>(
+        self,
+        name: &str,
+        windows: CountWindows,
+        aggregate: A,
+    ) -> ProcessStream<Self, CountFunction<A>, K> {
+        let node = self.node(&windows.describe(), name);
+        if let Some(mistake) = windows.mistake(name) {
+            self.upstream.graph().mistake(mistake);
+        }
+        KeyedStreamOp::new(self, ProcessSpec::new(CountFunction { windows, aggregate }), name, node)
     }
 
     /// Windows: [`Tumbling`](crate::Tumbling), [`Hopping`](crate::Hopping), [`Session`](crate::Session) or

@@ -52,7 +52,15 @@ where
     /// }
     /// ```
     pub fn process<P: ProcessFunction<K, S::Item>>(self, name: &str, function: P) -> ProcessStream<Self, P, K> {
-        let node = node(&self, "process", name);
+        self.process_as("process", name, function)
+    }
+
+    /// As the plan shows it under another name.
+    pub(crate) fn process_as<P>(self, operator: &str, name: &str, function: P) -> ProcessStream<Self, P, K>
+    where
+        P: ProcessFunction<K, S::Item>,
+    {
+        let node = node(&self, operator, name);
         KeyedStreamOp::new(self, ProcessSpec::new(function), name, node)
     }
 

@@ -9,6 +9,7 @@ use crate::{
     operators::{
         aggregate::{Aggregate, Count, Reduce},
         keyed::{KeyedInput, KeyedStreamOp},
+        running::OutputMode,
         shared::BoxedStream,
         window::{Assign, Common, Trigger, Triggered, Windowed, Windows},
     },
@@ -80,6 +81,28 @@ impl<I, W> WindowedStream<I, W> {
             keyed.graph().mistake(mistake);
         }
         WindowedStream { keyed, name, node, windows, lateness_ms, late }
+    }
+
+    /// Emits what an output mode says, instead of each window once it is complete: in [`OutputMode::Update`], when an epoch
+    /// ends, the windows that it has changed; in [`OutputMode::Complete`] all that are kept (a window goes at its
+    /// end and the allowed lateness, in every mode; what it has not told yet is told then). [`OutputMode::Append`]
+    /// is what is emitted without this.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate_core::{OutputMode, Stream, Tumbling, Windowed};
+    /// fn hourly(clicks: impl Stream<Item = u64>) -> impl Stream<Item = Windowed<u64, u64>> {
+    ///     let hour = Tumbling::of(Duration::from_secs(3600));
+    ///     clicks.key_by(|user| *user).window("hourly", hour).output_mode(OutputMode::Update).count()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn output_mode<K: Key>(self, mode: OutputMode) -> WindowedStream<I, Triggered<W>>
+    where
+        I: KeyedInput<K, Record: Clone>,
+        W: Windows<I::Record> + Assign<I::Record>,
+    {
+        self.trigger(Trigger::of(mode))
     }
 
     /// The records that come too late for their window, as a stream. They are counted in any case.

@@ -46,7 +46,7 @@ pub struct OperatorMetrics {
     pub filtered: u64,
     /// Records too late for their window.
     pub late: u64,
-    /// Undecodable records skipped.
+    /// Undecodable records skipped; of `dedup`, duplicates.
     pub skipped: u64,
     /// Undecodable records handed to the dead-letter stream.
     pub dead_letters: u64,

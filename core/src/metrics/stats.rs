@@ -25,7 +25,7 @@ pub struct OperatorStats {
     pub bytes_out: AtomicU64,
     /// Records behind their window's firing.
     pub late: AtomicU64,
-    /// Undecodable records skipped by policy; of windows, records that are in none.
+    /// Undecodable records skipped by policy; of windows, records that are in none; of `dedup`, duplicates.
     pub skipped: AtomicU64,
     /// Undecodable records handed to the dead-letter stream.
     pub dead_letters: AtomicU64,

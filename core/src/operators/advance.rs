@@ -1,4 +1,5 @@
 //! Time goes on, and what it makes due is gone through in the state: windows fire, timers fire, what is over goes.
+//! Or an epoch ends, and what has changed in it is told.
 //!
 //! An operator names what is due as a list of [`Visit`]s. Each is gone through key group by key group: first what the
 //! tables have, then page by page what only the backend has. Behind each key group the operator may change state, of
@@ -18,7 +19,7 @@ use super::{
     node::{Done, KeyedNode, Work},
 };
 use crate::{
-    record::{Control, Output},
+    record::{Barrier, Control, Output},
     state::hash::Key,
     time::{MAX, Timestamp},
 };
@@ -79,6 +80,20 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         self.go_through()
     }
 
+    /// An epoch ends: what the operator has to say of it comes before the barrier, and the state is frozen behind that.
+    pub(super) fn end_epoch(&mut self, barrier: Barrier) -> Result<()> {
+        let Some(state) = &mut self.state else { return Ok(()) };
+        let visits = self.operator.epoch_ends(state);
+        if visits.is_empty() {
+            self.barrier(barrier);
+            self.pass_on(Control::Barrier(barrier));
+            return Ok(());
+        }
+        let then = Some(Control::Barrier(barrier));
+        self.advance = Some(Advance { then, visits: visits.into(), ..Advance::default() });
+        self.go_through()
+    }
+
     /// Goes through what is due, as far as nothing has to be waited for; in the end passes on what came behind it.
     pub(super) fn go_through(&mut self) -> Result<()> {
         while let (Some(advance), Some(state)) = (&mut self.advance, &mut self.state) {
@@ -129,12 +144,16 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
                 None if !advance.is_last => (advance.is_last, advance.is_due) = (true, true),
                 None => {
                     let then = advance.then;
+                    self.operator.settle(state)?;
                     let more = self.operator.advanced();
                     if !more.is_empty() {
                         *advance = Advance { then, visits: more.into(), ..Advance::default() };
                         continue;
                     }
                     self.advance = None;
+                    if let Some(Control::Barrier(barrier)) = then {
+                        self.barrier(barrier);
+                    }
                     if let Some(then) = then {
                         self.pass_on(then);
                     }

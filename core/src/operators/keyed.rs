@@ -92,8 +92,24 @@ pub trait KeyedOperator<K: Key, T>: Send + 'static {
         Ok(false)
     }
 
+    /// All visits have been made: what has been put off until then is written.
+    ///
+    /// # Errors
+    /// As `process`.
+    fn settle(&mut self, state: &mut KeyedState<K, Self::Value>) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
+
     /// Everything that `advance` or `tick` has named has been gone through. Says what is to be gone through yet.
     fn advanced(&mut self) -> Vec<Visit> {
+        Vec::new()
+    }
+
+    /// An epoch ends here: the barrier has come, and neither has the state been frozen nor the barrier been passed on. Says
+    /// what is to be gone through before; what comes of it is of the epoch that ends. As `advance`.
+    fn epoch_ends(&mut self, state: &mut KeyedState<K, Self::Value>) -> Vec<Visit> {
+        let _ = state;
         Vec::new()
     }
 
@@ -153,6 +169,10 @@ pub struct KeyedStreamOp<I, Spec, K> {
 impl<I, Spec, K> KeyedStreamOp<I, Spec, K> {
     pub(crate) fn new(input: I, spec: Spec, name: &str, node: NodeId) -> Self {
         Self { input, spec, name: name.to_owned(), node, keys: PhantomData }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 }
 

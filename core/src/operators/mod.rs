@@ -24,11 +24,13 @@ pub mod stateful;
 mod advance;
 pub mod aggregate;
 pub mod connected;
+pub mod dedup;
 pub mod join;
 pub mod keyed;
 mod node;
 pub mod process;
 pub mod running;
+pub mod top_n;
 pub mod window;
 
 /// The parts every stateless operator has in common: its upstream, its function, its node in the graph.

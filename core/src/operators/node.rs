@@ -200,7 +200,10 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
                 let advanced = self.advance_to(watermark);
                 return self.check(advanced);
             }
-            (Control::Barrier(barrier), Some(_)) => self.barrier(barrier),
+            (Control::Barrier(barrier), Some(_)) if self.fault.is_none() => {
+                let ended = self.end_epoch(barrier);
+                return self.check(ended);
+            }
             (Control::Marker(made), _) => self.stats.latency(now().duration_since(made).as_micros() as u64),
             _ => {}
         }
@@ -239,6 +242,8 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             }
             if self.advance.is_some() {
                 self.go_through()?;
+                // It may have been a barrier that this was waiting for.
+                self.sweeps_later |= self.sweeping;
                 continue;
             }
             if self.loaded == 0 && self.state.as_mut().is_some_and(KeyedState::needs_tending) {
@@ -337,7 +342,8 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
         Ok(())
     }
 
-    fn barrier(&mut self, barrier: Barrier) {
+    /// All that the epoch has to say has been said.
+    pub(super) fn barrier(&mut self, barrier: Barrier) {
         let Some(state) = self.state.as_mut().filter(|_| self.fault.is_none()) else { return };
         match state.freeze(barrier.epoch) {
             Ok(true) => self.sweeping = true,

@@ -51,16 +51,19 @@ const NOWHERE: Place = Place(NONE, NONE);
 
 impl<K: Key, V: Value> Cursor<'_, K, V> {
     /// Takes records off as long as they fit, and changes with each the value of its key. The hash of the record
-    /// whose sub-shard has to be opened first, if it came to one.
+    /// whose sub-shard has to be opened first, if it came to one. `is_far`: they have to be asked for ahead, however few
+    /// entries there are.
     #[inline(always)]
     pub(super) fn update_while<T>(
         &mut self,
+        is_far: bool,
         records: &mut Drain<'_, Keyed<K, T>>,
         fits: impl Fn(&Keyed<K, T>) -> bool,
         init: impl Fn() -> V,
+        touch: impl Fn(&V),
         mut change: impl FnMut(&mut V, Keyed<K, T>),
     ) -> Option<u64> {
-        if !self.is_far() {
+        if !is_far && !self.is_far() {
             loop {
                 if let Break(hash) = self.update_first(None, records, &fits, &init, &mut change) {
                     return hash;
@@ -75,7 +78,7 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
             self.touch_tags(&ahead(2)[..ahead(2).len().min(CHUNK)]);
             let next = self.touch_slots(ahead(1));
             run = run.saturating_sub(CHUNK);
-            let places = self.confirm(std::mem::replace(&mut places, next), records.as_slice());
+            let places = self.confirm(std::mem::replace(&mut places, next), records.as_slice(), &touch);
             for place in places {
                 if let Break(hash) = self.update_first(Some(place), records, &fits, &init, &mut change) {
                     return hash;
@@ -149,13 +152,14 @@ impl<K: Key, V: Value> Cursor<'_, K, V> {
     /// until it is opened again no entry moves.
     ///
     /// A string's bytes are not in the slot but a third miss away. Comparing is all that happens here, so that a core
-    /// comes to many of them before the first is there.
+    /// comes to many of them before the first is there. So it is with what a value has elsewhere: `touch` asks for it.
     #[inline(always)]
-    fn confirm<T>(&self, mut places: [Place; CHUNK], records: &[Keyed<K, T>]) -> [Place; CHUNK] {
+    fn confirm<T>(&self, mut places: [Place; CHUNK], records: &[Keyed<K, T>], touch: &impl Fn(&V)) -> [Place; CHUNK] {
         for (place, record) in places.iter_mut().zip(records) {
             let Place(index, at) = *place;
-            if !self.shards.get(index as usize).is_some_and(|s| s.has(at as usize, &record.key)) {
-                *place = NOWHERE;
+            match self.shards.get(index as usize).filter(|s| s.has(at as usize, &record.key)) {
+                Some(shard) => shard.get(at as usize).into_iter().for_each(touch),
+                None => *place = NOWHERE,
             }
         }
         places

@@ -250,7 +250,29 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         init: impl Fn() -> V,
         mut change: impl FnMut(&mut V, Keyed<K, T>),
     ) -> Result<()> {
-        while let Some(hash) = self.cursor(namespace).update_while(records, &fits, &init, &mut change) {
+        while let Some(hash) = self.cursor(namespace).update_while(false, records, &fits, &init, |_| (), &mut change) {
+            self.open(namespace, hash)?;
+        }
+        Ok(())
+    }
+
+    /// As [`KeyedState::update_while`], where no cache holds the entries however few they are: those of one among many
+    /// namespaces, or with values that have a part of themselves elsewhere. `touch` asks for that ahead, with
+    /// [`prefetch`](super::prefetch::prefetch).
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    pub(crate) fn update_touched<T>(
+        &mut self,
+        namespace: i64,
+        records: &mut Drain<'_, Keyed<K, T>>,
+        fits: impl Fn(&Keyed<K, T>) -> bool,
+        init: impl Fn() -> V,
+        touch: impl Fn(&V),
+        mut change: impl FnMut(&mut V, Keyed<K, T>),
+    ) -> Result<()> {
+        while let Some(hash) = self.cursor(namespace).update_while(true, records, &fits, &init, &touch, &mut change) {
             self.open(namespace, hash)?;
         }
         Ok(())

@@ -12,7 +12,7 @@ mod cursor;
 pub mod hash;
 pub mod keyed;
 pub mod operator;
-mod prefetch;
+pub(crate) mod prefetch;
 pub mod savepoint;
 mod shard;
 pub mod table;

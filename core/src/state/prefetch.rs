@@ -6,7 +6,7 @@
 /// Asks for the cache line at a reference. Does nothing on processors where nobody has measured it.
 #[inline(always)]
 #[allow(unsafe_code)]
-pub(super) fn prefetch<T>(at: &T) {
+pub(crate) fn prefetch<T>(at: &T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

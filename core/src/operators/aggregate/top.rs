@@ -67,7 +67,7 @@ impl<R> TopK<R> {
     }
     /// Where a record goes, once there is room for it; `None` where it is not one of the `k`.
     #[inline]
-    fn place<T>(&self, state: &mut Vec<T>, record: &T) -> Option<usize>
+    pub(in crate::operators) fn place<T>(&self, state: &mut Vec<T>, record: &T) -> Option<usize>
     where
         R: Ranking<T>,
     {

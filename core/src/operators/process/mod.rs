@@ -76,6 +76,13 @@ pub trait ProcessFunction<K: Key, T>: Clone + Send + Sync + 'static {
     fn on_timer(&mut self, timer: Timer, state: &mut Self::State, ctx: &mut Context<'_, K, Self::Output>) {
         let _ = (timer, state, ctx);
     }
+
+    /// An epoch ends, and a call for the context's key has asked for this in it ([`Context::at_epoch_end`]). What is
+    /// emitted belongs to the epoch that ends, and the state is saved behind it. The context's timestamp is the first moment behind
+    /// the watermark.
+    fn epoch_ends(&mut self, state: &mut Self::State, ctx: &mut Context<'_, K, Self::Output>) {
+        let _ = (state, ctx);
+    }
 }
 
 /// A timer that is due.
@@ -116,6 +123,8 @@ pub struct Context<'a, K, U> {
     out: &'a mut Vec<(U, Timestamp)>,
     sides: &'a mut Sides,
     late: &'a mut u64,
+    skipped: &'a mut u64,
+    asks: &'a mut bool,
     fault: &'a mut Option<Error>,
     cleared: bool,
 }
@@ -185,6 +194,14 @@ impl<K, U> Context<'_, K, U> {
         }
     }
 
+    /// Asks for [`ProcessFunction::epoch_ends`] to be called for this key when the epoch ends, once however often it is asked
+    /// for. At the end of the input it is called before the watermark ends all time. To ask from within it is to no
+    /// effect.
+    #[inline]
+    pub fn at_epoch_end(&mut self) {
+        *self.asks = true;
+    }
+
     /// Gives the key's state up: nothing of it is kept. Its timers stay.
     pub fn clear(&mut self) {
         self.cleared = true;
@@ -198,5 +215,10 @@ impl<K, U> Context<'_, K, U> {
     /// Counts a record as late.
     pub(crate) fn is_late(&mut self) {
         *self.late += 1;
+    }
+
+    /// Counts a record as skipped.
+    pub(crate) fn is_skipped(&mut self) {
+        *self.skipped += 1;
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     state::{
         hash::{Key, hash_key},
         keyed::KeyedState,
+        prefetch::prefetch,
     },
     time::{MAX, MIN, Timestamp},
 };
@@ -37,9 +38,15 @@ const STATE: i64 = i64::MIN;
 /// Names of the indices, as visits have them, and where they begin.
 const EVENT: i64 = 0;
 const PROCESSING: i64 = 1;
+/// Not an index: the end of the epoch.
+const EPOCH: i64 = 2;
+/// Where the keys are that have asked to be called then: no time's bucket.
+const ASKED: i64 = i64::MAX;
 const ORIGINS: [i64; 2] = [0, 1 << 61];
 /// Keys whose timers are fired at once.
 const AT_ONCE: usize = 256;
+/// Keys that wait to be put into an index while time advances: they go to many places, and cost less together.
+const PUT_OFF: usize = 2048;
 
 /// What is kept for a key; in the namespaces of an index there is nothing.
 pub type Kept<S> = Option<Box<Entry<S>>>;
@@ -76,11 +83,13 @@ pub struct ProcessSpec<P> {
     pub(crate) function: P,
     pub(crate) time_to_live: Option<TimeToLive>,
     pub(crate) sides: SideSpecs,
+    /// All keys that have a state are called when an epoch ends, and not only those that have asked for it.
+    pub(crate) all_at_epoch_end: bool,
 }
 
 impl<P> ProcessSpec<P> {
     pub(crate) fn new(function: P) -> Self {
-        Self { function, time_to_live: None, sides: SideSpecs::default() }
+        Self { function, time_to_live: None, sides: SideSpecs::default(), all_at_epoch_end: false }
     }
 }
 
@@ -96,12 +105,18 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedSpec<K, T> for Pr
                 out: Vec::new(),
                 sides: self.sides.build(build),
                 late: 0,
+                skipped: 0,
+                asks: false,
                 fault: None,
             },
             indices: ORIGINS.map(Index::new),
             is_ahead: false,
             line: VecDeque::new(),
-            to_index: Vec::new(),
+            to_index: Default::default(),
+            asking: Vec::new(),
+            has_asked: false,
+            all_at_epoch_end: self.all_at_epoch_end,
+            looked_at: Vec::new(),
             stats: build.stats(node),
             emitted: 0,
         }
@@ -116,8 +131,14 @@ pub struct ProcessOperator<K: Key, T, P: ProcessFunction<K, T>> {
     is_ahead: bool,
     /// Keys that are due, of which kind of time, and whether a bucket had them.
     line: VecDeque<(i64, bool, Due<K>)>,
-    /// Keys that have to be in an index from now on.
-    to_index: Vec<(i64, Due<K>)>,
+    /// Keys that have to be in an index from now on, by kind.
+    to_index: [Vec<Keyed<K, ()>>; 2],
+    /// Keys that ask for the end of the epoch; and whether any has in this one.
+    asking: Vec<Keyed<K, ()>>,
+    has_asked: bool,
+    all_at_epoch_end: bool,
+    /// The head of the line, as it is looked at; kept for its memory.
+    looked_at: Vec<Keyed<K, (i64, bool)>>,
     stats: Arc<OperatorStats>,
     emitted: u64,
 }
@@ -131,6 +152,9 @@ struct Caller<P, U> {
     out: Vec<(U, Timestamp)>,
     sides: Sides,
     late: u64,
+    skipped: u64,
+    /// The call asks for the end of the epoch.
+    asks: bool,
     fault: Option<Error>,
 }
 
@@ -154,6 +178,8 @@ impl<P, U> Caller<P, U> {
             out: &mut self.out,
             sides: &mut self.sides,
             late: &mut self.late,
+            skipped: &mut self.skipped,
+            asks: &mut self.asks,
             fault: &mut self.fault,
             cleared: false,
         };
@@ -258,53 +284,90 @@ impl<P, U> Caller<P, U> {
 impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> ProcessOperator<K, T, P> {
     /// Puts keys where time will find them.
     fn index(&mut self, state: &mut KeyedState<K, Kept<P::State>>) -> Result<()> {
-        for (kind, due) in self.to_index.drain(..) {
-            self.indices[kind as usize].insert(state, due, || None)?;
+        for (index, to_index) in self.indices.iter_mut().zip(&mut self.to_index) {
+            if !to_index.is_empty() {
+                index.insert(state, to_index, || None)?;
+            }
+        }
+        if !self.asking.is_empty() {
+            self.has_asked = true;
+            state.update_while(ASKED, &mut self.asking.drain(..), |_| true, || None, |_, _| ())?;
         }
         Ok(())
     }
 
-    /// Looks at the first key in line.
-    fn look<O: Output<P::Output>>(
-        &mut self,
-        state: &mut KeyedState<K, Kept<P::State>>,
-        (kind, in_bucket, due): (i64, bool, Due<K>),
-        out: &mut O,
-    ) -> Result<()> {
-        let Self { caller, indices, to_index, is_ahead, emitted, .. } = self;
-        let index = &mut indices[kind as usize];
-        let now = index.now;
-        let watermark = watermark_of(caller.watermark, *is_ahead, state, due.hash);
-        let Due { hash, key, .. } = due;
-        state.update(
-            STATE,
+    /// Looks at the first keys in line.
+    fn look<O: Output<P::Output>>(&mut self, state: &mut KeyedState<K, Kept<P::State>>, out: &mut O) -> Result<()> {
+        let Self { caller, indices, to_index, asking, is_ahead, emitted, line, looked_at, .. } = self;
+        let head = line.drain(..line.len().min(AT_ONCE));
+        looked_at.extend(head.map(|(kind, in_bucket, Due { at, hash, key })| Keyed {
             hash,
-            &key,
-            || Some(Box::default()),
-            |kept| {
-                let Some(entry) = kept else { return };
-                let indexed = entry.deadlines(kind).map_or(MAX, |deadlines| deadlines.indexed);
-                if indexed > now {
-                    // It was here once, or is not due yet.
-                    if in_bucket && indexed < MAX {
-                        index.is_near(Due { at: indexed, hash, key: key.clone() });
+            key,
+            record: (kind, in_bucket),
+            at,
+        }));
+        let mut keys = looked_at.drain(..);
+        while let Some(next) = keys.as_slice().first() {
+            let watermark = watermark_of(caller.watermark, *is_ahead, state, next.hash);
+            // Of the same hash is of the same key group.
+            let only = is_ahead.then_some(next.hash);
+            state.update_touched(
+                STATE,
+                &mut keys,
+                |next| only.is_none_or(|hash| hash == next.hash),
+                || Some(Box::default()),
+                |kept| touch(kept.as_deref()),
+                |kept, Keyed { hash, key, record: (kind, in_bucket), .. }| {
+                    let Some(entry) = kept else { return };
+                    let next = if kind == EPOCH {
+                        if entry.state.is_some() {
+                            // The first moment that is not late.
+                            let at = if watermark == MIN { MIN } else { watermark.saturating_add(1) };
+                            caller.call(entry, (&key, at, watermark), P::epoch_ends);
+                        }
+                        caller.asks = false;
+                        caller.place(entry, EVENT)
+                    } else {
+                        let index = &mut indices[kind as usize];
+                        let now = index.now;
+                        let indexed = entry.deadlines(kind).map_or(MAX, |deadlines| deadlines.indexed);
+                        if indexed > now {
+                            // It was here once, or is not due yet.
+                            if in_bucket && indexed < MAX {
+                                index.is_near(Due { at: indexed, hash, key });
+                            }
+                            return;
+                        }
+                        if now == MAX && indexed == AFTER_THE_END {
+                            return;
+                        }
+                        caller.fire::<K, T, P::State>(entry, kind, now, (&key, watermark))
+                    };
+                    *emitted += caller.out.len() as u64;
+                    caller.out.drain(..).for_each(|(record, at)| out.record(record, at));
+                    if std::mem::take(&mut caller.asks) {
+                        asking.push(Keyed { hash, key: key.clone(), record: (), at: MIN });
                     }
-                    return;
-                }
-                if now == MAX && indexed == AFTER_THE_END {
-                    return;
-                }
-                let next = caller.fire::<K, T, P::State>(entry, kind, now, (&key, watermark));
-                to_index.extend(next.map(|at| (kind, Due { at, hash, key: key.clone() })));
-                for other in [EVENT, PROCESSING].into_iter().filter(|other| *other != kind) {
-                    let place = caller.place(entry, other);
-                    to_index.extend(place.map(|at| (other, Due { at, hash, key: key.clone() })));
-                }
-            },
-        )?;
-        *emitted += caller.out.len() as u64;
-        caller.out.drain(..).for_each(|(record, at)| out.record(record, at));
-        self.index(state)
+                    let this = if kind == PROCESSING { PROCESSING } else { EVENT };
+                    let other = EVENT + PROCESSING - this;
+                    let places = [(this, next), (other, caller.place(entry, other))];
+                    for (kind, at) in places.into_iter().filter_map(|(kind, at)| Some((kind, at?))) {
+                        to_index[kind as usize].push(Keyed { hash, key: key.clone(), record: (), at });
+                    }
+                },
+            )?;
+        }
+        drop(keys);
+        if self.to_index.iter().any(|keys| keys.len() >= PUT_OFF) { self.index(state) } else { Ok(()) }
+    }
+
+    /// Calls those that have asked for the end of the epoch.
+    fn ends(&mut self) -> Vec<Visit> {
+        if std::mem::take(&mut self.has_asked) {
+            vec![Visit::Fire(EPOCH, vec![ASKED]), Visit::Discard(ASKED)]
+        } else {
+            Vec::new()
+        }
     }
 
     fn check(&mut self) -> Result<()> {
@@ -323,6 +386,16 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> ProcessOperator<K, T, 
                 self.line.push_back((kind, false, due));
             }
         }
+    }
+}
+
+/// Asks for the entry of a key before it is needed: it may lie in two lines.
+#[inline(always)]
+fn touch<S>(entry: Option<&Entry<S>>) {
+    if let Some(entry) = entry {
+        prefetch(&entry.state);
+        prefetch(&entry.event);
+        prefetch(&entry.expires);
     }
 }
 
@@ -354,24 +427,28 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> fo
         records: &mut Vec<Keyed<K, T>>,
         out: &mut O,
     ) -> Result<()> {
-        let Self { caller, to_index, emitted, is_ahead, .. } = self;
+        let Self { caller, to_index, asking, emitted, is_ahead, .. } = self;
         let mut records = records.drain(..);
         while let Some(next) = records.as_slice().first() {
             let watermark = watermark_of(caller.watermark, *is_ahead, state, next.hash);
             // Of the same hash is of the same key group.
             let only = is_ahead.then_some(next.hash);
-            state.update_while(
+            state.update_touched(
                 STATE,
                 &mut records,
                 |next| only.is_none_or(|hash| hash == next.hash),
                 || Some(Box::default()),
+                |kept| touch(kept.as_deref()),
                 |kept, Keyed { hash, key, record, at }| {
                     let entry = kept.get_or_insert_default();
                     caller.call(entry, (&key, at, watermark), |f, state, context| f.process(record, state, context));
                     caller.used(entry, at);
+                    if std::mem::take(&mut caller.asks) {
+                        asking.push(Keyed { hash, key: key.clone(), record: (), at });
+                    }
                     for kind in [EVENT, PROCESSING] {
                         if let Some(at) = caller.place(entry, kind) {
-                            to_index.push((kind, Due { at, hash, key: key.clone() }));
+                            to_index[kind as usize].push(Keyed { hash, key: key.clone(), record: (), at });
                         }
                     }
                     *emitted += caller.out.len() as u64;
@@ -394,7 +471,16 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> fo
         if self.caller.watermark < MAX {
             state.save_watermark(self.caller.watermark);
         }
-        self.indices[EVENT as usize].advance(watermark, EVENT)
+        let mut visits = self.indices[EVENT as usize].advance(watermark, EVENT);
+        if watermark == MAX {
+            // Behind the last watermark what is told would be late.
+            visits.extend(self.ends());
+        }
+        visits
+    }
+
+    fn epoch_ends(&mut self, _: &mut KeyedState<K, Self::Value>) -> Vec<Visit> {
+        if self.all_at_epoch_end { vec![Visit::Fire(EPOCH, vec![STATE])] } else { self.ends() }
     }
 
     fn fire<O: Output<Self::Out>>(
@@ -413,14 +499,14 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> fo
     }
 
     fn due<O: Output<Self::Out>>(&mut self, state: &mut KeyedState<K, Self::Value>, out: &mut O) -> Result<bool> {
-        for _ in 0..self.line.len().min(AT_ONCE) {
-            if let Some(first) = self.line.pop_front() {
-                self.look(state, first, out)?;
-            }
-        }
+        self.look(state, out)?;
         self.check()?;
         self.refill();
         Ok(!self.line.is_empty())
+    }
+
+    fn settle(&mut self, state: &mut KeyedState<K, Self::Value>) -> Result<()> {
+        self.index(state)
     }
 
     fn uses_clock(&self) -> bool {
@@ -443,6 +529,7 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> fo
     fn poll_side(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<()>> {
         self.stats.records_out.store(self.emitted, Relaxed);
         self.stats.late.store(self.caller.late, Relaxed);
+        self.stats.skipped.store(self.caller.skipped, Relaxed);
         self.caller.sides.poll_ready(cx)
     }
     fn sweep_side(&mut self) -> bool {

@@ -15,16 +15,17 @@
 //!
 //! At the end of the input all time is over, and all timers are due. Those that are set then are for a later start of the
 //! job, with more input: their keys are in the index with the mark [`AFTER_THE_END`], and no bucket is discarded.
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
     cmp::Ordering,
     collections::{BTreeSet, BinaryHeap},
 };
 
-use tidegate_checkpoint::error::Result;
+use tidegate_checkpoint::error;
 
 use super::super::keyed::Visit;
 use crate::{
+    record::Keyed,
     state::{hash::Key, keyed::KeyedState, table::Value},
     time::{MAX, MIN, Timestamp},
 };
@@ -38,48 +39,101 @@ pub(super) const AFTER_THE_END: Timestamp = MIN;
 /// The timers of one key, of event or of processing time.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Deadlines {
-    /// In their order.
-    timers: Vec<Timestamp>,
+    timers: Timers,
     /// Under which time the key is in the index; `MAX`: it is not.
     pub(super) indexed: Timestamp,
 }
 
+/// Times, in their order. One alone, as most keys have it, is not a step further away in memory.
+#[derive(Debug, Default)]
+enum Timers {
+    #[default]
+    None,
+    One(Timestamp),
+    Many(Vec<Timestamp>),
+}
+
+impl Timers {
+    #[inline]
+    fn as_slice(&self) -> &[Timestamp] {
+        match self {
+            Self::None => &[],
+            Self::One(at) => std::slice::from_ref(at),
+            Self::Many(all) => all,
+        }
+    }
+    fn remove(&mut self, place: usize) {
+        match self {
+            Self::Many(all) => drop(all.remove(place)),
+            Self::None | Self::One(_) => *self = Self::None,
+        }
+    }
+}
+
+/// As a list.
+impl Serialize for Timers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.as_slice().serialize(serializer)
+    }
+}
+impl<'de> Deserialize<'de> for Timers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let all = Vec::deserialize(deserializer)?;
+        Ok(match all[..] {
+            [] => Self::None,
+            [at] => Self::One(at),
+            _ => Self::Many(all),
+        })
+    }
+}
+
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { timers: Vec::new(), indexed: MAX }
+        Self { timers: Timers::None, indexed: MAX }
     }
 }
 
 impl Deadlines {
     #[inline]
     pub(super) fn set(&mut self, at: Timestamp) {
-        if let Err(place) = self.timers.binary_search(&at) {
-            self.timers.insert(place, at);
+        match &mut self.timers {
+            Timers::None => self.timers = Timers::One(at),
+            Timers::One(one) if *one == at => {}
+            Timers::One(one) => self.timers = Timers::Many(vec![at.min(*one), at.max(*one)]),
+            Timers::Many(all) => {
+                if let Err(place) = all.binary_search(&at) {
+                    all.insert(place, at);
+                }
+            }
         }
     }
     #[inline]
     pub(super) fn delete(&mut self, at: Timestamp) {
-        if let Ok(place) = self.timers.binary_search(&at) {
+        if let Ok(place) = self.timers.as_slice().binary_search(&at) {
             self.timers.remove(place);
         }
     }
     #[inline]
     pub(super) fn first(&self) -> Option<Timestamp> {
-        self.timers.first().copied()
+        self.timers.as_slice().first().copied()
     }
     pub(super) fn is_empty(&self) -> bool {
-        self.timers.is_empty()
+        self.timers.as_slice().is_empty()
     }
     /// Takes off the first one behind `last` and up to `now`.
     pub(super) fn next_due(&mut self, last: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
-        let place = last.map_or(0, |last| self.timers.partition_point(|at| *at <= last));
-        let at = *self.timers.get(place).filter(|at| **at <= now)?;
+        let all = self.timers.as_slice();
+        let place = last.map_or(0, |last| all.partition_point(|at| *at <= last));
+        let at = *all.get(place).filter(|at| **at <= now)?;
         self.timers.remove(place);
         Some(at)
     }
     /// Takes off all of them.
     pub(super) fn take(&mut self) -> Vec<Timestamp> {
-        std::mem::take(&mut self.timers)
+        match std::mem::take(&mut self.timers) {
+            Timers::Many(all) => all,
+            few => few.as_slice().to_vec(),
+        }
     }
 }
 
@@ -141,20 +195,31 @@ impl<K: Key> Index<K> {
         self.buckets = state.namespaces().into_iter().filter(|n| own.contains(n)).map(|n| n - self.origin).collect();
     }
 
-    /// Sees to it that a key is looked at when time comes to `at`. `none` makes the entry.
+    /// Sees to it that keys are looked at when time comes to them. `none` makes their entries.
     pub(super) fn insert<V: Value>(
         &mut self,
         state: &mut KeyedState<K, V>,
-        due: Due<K>,
-        none: impl FnOnce() -> V,
-    ) -> Result<()> {
+        all: &mut Vec<Keyed<K, ()>>,
+        none: impl Fn() -> V,
+    ) -> error::Result<()> {
         // In the past there is no bucket any more, unless time has run out.
         let soonest = if self.now == MAX { MIN } else { self.now.saturating_add(1) };
-        let due = Due { at: due.at.max(soonest), ..due };
-        let bucket = bucket(due.at);
-        self.buckets.insert(bucket);
-        state.update(self.origin + bucket, due.hash, &due.key, none, |_| ())?;
-        self.is_near(due);
+        for due in all.iter_mut() {
+            due.at = due.at.max(soonest);
+        }
+        all.sort_unstable_by_key(|due| bucket(due.at));
+        let mut all = all.drain(..);
+        while let Some(first) = all.as_slice().first() {
+            let run = bucket(first.at);
+            self.buckets.insert(run);
+            let (near, is_near) = (&mut self.near, run <= self.entered && self.now < MAX);
+            let put = |_: &mut V, Keyed { hash, key, at, .. }: Keyed<K, ()>| {
+                if is_near {
+                    near.push(Due { at, hash, key });
+                }
+            };
+            state.update_touched(self.origin + run, &mut all, |due| bucket(due.at) == run, &none, |_| (), put)?;
+        }
         Ok(())
     }
 

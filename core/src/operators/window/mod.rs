@@ -7,16 +7,19 @@
 //! | [`Session`] | one that grows with it | a process function with timers (`triggered`) |
 //! | [`Global`] | one for ever | the same |
 //! | any of them with a [`Trigger`] | | the same |
+//! | [`CountWindows`] | so many records of a key | a process function, without time (`count`) |
 //!
 //! What they have in common is Flink's semantics. A window `[s, e)` fires when the watermark reaches `e - 1`. A record is
 //! late when all its windows have fired; within the allowed lateness it still updates those, which fire again for its key;
 //! after that it goes to the late stream, and is counted.
+mod count;
 mod global;
 mod hopping;
 mod session;
 mod triggered;
 mod tumbling;
 
+pub use count::{CountFunction, CountWindows};
 pub use global::Global;
 pub use hopping::{Hopping, HoppingSpec};
 pub use session::Session;

@@ -16,6 +16,7 @@ use crate::{
     operators::{
         aggregate::Aggregate,
         process::{Context, OutputTag, ProcessFunction, ProcessSpec, Timer},
+        running::OutputMode,
     },
     state::hash::Key,
     time::{MAX, Timestamp, Window, millis},
@@ -38,13 +39,24 @@ pub struct Trigger {
     every_ms: Option<i64>,
     every_processing_ms: Option<i64>,
     every_records: Option<u64>,
+    every_epoch: bool,
+    /// Also what has not changed.
+    all: bool,
     discards: bool,
 }
 
 impl Trigger {
     /// At the window's end, as without a trigger, and besides as is said by what follows.
     pub fn on_watermark() -> Self {
-        Self { at_end: true, every_ms: None, every_processing_ms: None, every_records: None, discards: false }
+        Self {
+            at_end: true,
+            every_ms: None,
+            every_processing_ms: None,
+            every_records: None,
+            every_epoch: false,
+            all: false,
+            discards: false,
+        }
     }
     /// Only as is said by what follows: not at the window's end.
     pub fn never() -> Self {
@@ -69,6 +81,22 @@ impl Trigger {
         self.every_records = Some(records);
         self
     }
+    /// Early, at the end of each epoch in which there was something new: with each checkpoint, and each micro-batch. A
+    /// window that goes before that fires with what is new by then. Where it does not fire at its end besides, late records
+    /// wait for the end of the epoch too.
+    #[must_use]
+    pub fn every_epoch(mut self) -> Self {
+        self.every_epoch = true;
+        self
+    }
+    /// What fires in an output mode.
+    pub(crate) fn of(mode: OutputMode) -> Self {
+        match mode {
+            OutputMode::Append => Self::on_watermark(),
+            OutputMode::Update => Self::never().every_epoch(),
+            OutputMode::Complete => Self { all: true, ..Self::never().every_epoch() },
+        }
+    }
     /// What has fired is given up: the next firing has only what came since. Otherwise it accumulates.
     #[must_use]
     pub fn discarding(mut self) -> Self {
@@ -82,7 +110,7 @@ impl Trigger {
             let error = Error::config(format!("the trigger of window {name:?} fires every 0"));
             return Some(error.hint("use at least a millisecond, or one record"));
         }
-        let never = !self.at_end && every == [None; 2] && self.every_records.is_none();
+        let never = !self.at_end && every == [None; 2] && self.every_records.is_none() && !self.every_epoch;
         never.then(|| {
             Error::config(format!("the trigger of window {name:?} never fires"))
                 .hint("say when: .every(..), .every_processing(..), .every_records(..), or begin with on_watermark()")
@@ -143,7 +171,9 @@ pub(super) fn triggered<T: Clone + Send + 'static, W: Assign<T>, A: Aggregate<T>
 ) -> ProcessSpec<WindowFunction<W, A, T>> {
     let late = OutputTag::new("late");
     let node = common.late;
+    let all_at_epoch_end = trigger.all;
     let mut spec = ProcessSpec::new(WindowFunction { windows, trigger, common, late: late.clone() });
+    spec.all_at_epoch_end = all_at_epoch_end;
     if let Some(node) = node {
         spec.sides.take(&late, node);
     }
@@ -315,7 +345,11 @@ where
                 ctx.set_processing_timer(ctx.processing_time().saturating_add(every));
             }
             self.set_timers(pane.window, ctx);
-            if pane.window.end - 1 <= watermark {
+            if self.trigger.every_epoch && !self.trigger.all {
+                ctx.at_epoch_end();
+            }
+            let waits = self.trigger.every_epoch && !self.trigger.at_end;
+            if pane.window.end - 1 <= watermark && !waits {
                 self.fire(pane, Firing::Late, ctx);
             } else if self.trigger.every_records.is_some_and(|every| pane.records >= every) {
                 self.fire(pane, Firing::Early, ctx);
@@ -348,10 +382,25 @@ where
             }
         }
         if let Timer::Event(at) = timer {
-            panes.retain(|pane| self.until(pane.window) > at);
+            panes.retain_mut(|pane| {
+                let stays = self.until(pane.window) > at;
+                if !stays && self.trigger.every_epoch && pane.records > 0 {
+                    self.fire(pane, Firing::OnTime, ctx);
+                }
+                stays
+            });
         }
         if panes.is_empty() {
             ctx.clear();
+        }
+    }
+
+    fn epoch_ends(&mut self, Panes(panes): &mut Self::State, ctx: &mut Context<'_, K, Self::Output>) {
+        for pane in panes {
+            if pane.records > 0 || self.trigger.all {
+                let is_over = pane.window.end - 1 <= ctx.watermark();
+                self.fire(pane, if is_over { Firing::Late } else { Firing::Early }, ctx);
+            }
         }
     }
 }

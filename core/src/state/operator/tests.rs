@@ -90,7 +90,10 @@ async fn damage_another_type_and_keyed_state_are_told() {
 
     wanted.restore = handles.clone();
     let e = wanted.restore::<String>().await.unwrap_err();
-    assert!(e.hint_text().is_some() && e.to_string().contains("operator ask") && e.to_string().contains("String"), "{e}");
+    assert!(
+        e.hint_text().is_some() && e.to_string().contains("operator ask") && e.to_string().contains("String"),
+        "{e}"
+    );
 
     let mut read = async |bytes: Vec<u8>| {
         store.put(&object, bytes).await.unwrap();
