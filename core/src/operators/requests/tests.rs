@@ -15,6 +15,7 @@ use crate::{
         attempt::TaskEvent,
         build::{AttemptContext, Wiring},
     },
+    settings::JobTrigger,
     state::backend::Backends,
 };
 use tidegate_checkpoint::{
@@ -147,6 +148,7 @@ async fn world(
         attempt: Attempt(1),
         parallelism: 1,
         key_groups: 128,
+        trigger: JobTrigger::default(),
         state: Arc::default(),
         lineage: "l".into(),
         store: store.clone(),
