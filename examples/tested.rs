@@ -54,13 +54,11 @@ impl CoProcessFunction<u32, Order, Payment> for WaitForPayment {
     type Output = Unpaid;
 
     fn left(&mut self, order: Order, known: &mut Known, ctx: &mut Context<'_, u32, Unpaid>) {
-        match known {
-            Known::Paid => ctx.clear(),
-            _ => {
-                *known = Known::Ordered { cents: order.cents };
-                ctx.set_timer(ctx.timestamp() + HALF_AN_HOUR_MS);
-            }
+        if matches!(known, Known::Paid) {
+            return ctx.clear();
         }
+        *known = Known::Ordered { cents: order.cents };
+        ctx.set_timer(ctx.timestamp() + HALF_AN_HOUR_MS);
     }
 
     fn right(&mut self, _: Payment, known: &mut Known, ctx: &mut Context<'_, u32, Unpaid>) {

@@ -122,6 +122,7 @@ fn sides(items: impl Stream<Item = Item>) -> (impl Stream<Item = Side>, impl Str
     )
 }
 
+#[allow(clippy::too_many_lines, reason = "a list of jobs")]
 pub fn run(workload: Workload, events: u64, args: &Args) -> Result<Outcome, String> {
     let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
     let (parallelism, keys) = (args.parallelism, args.keys.unwrap_or(workload.keys()));

@@ -218,7 +218,7 @@ fn early_firings_by_processing_time() {
             s.key_by(|c| c.0.to_owned()).window("counts", Tumbling::of(SECOND)).trigger(often).count().map(counted)
         })
         .push(("ann", 1), 10)
-        .advance(half - Duration::from_millis(1))
+        .advance(Duration::from_millis(499))
         .advance(Duration::from_millis(1))
         .emits((0, "ann", 1, Early))
         .advance(SECOND)

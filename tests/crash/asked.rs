@@ -61,7 +61,11 @@ fn job(dir: &Path, parallelism: u32, per_second: f64) -> Job {
         };
         async move {
             sleep(Duration::from_millis(random(&mut n.clone()) % 8)).await;
-            if fails_always(n) || (n % 3 > 0 && !again) { Err("no") } else { Ok(Answer { n, double: 2 * n }) }
+            if fails_always(n) || (!n.is_multiple_of(3) && !again) {
+                Err("no")
+            } else {
+                Ok(Answer { n, double: 2 * n })
+            }
         }
     };
     let numbers = job.source("numbers", Collection::new((0..COUNT).collect::<Vec<_>>()).splits(3)).throttle(per_second);

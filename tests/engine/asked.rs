@@ -309,7 +309,7 @@ fn a_lookup_asks_for_a_key_once_and_joins_what_there_is() {
             let other = Desk::open();
             numbers.lookup_left_join("left", how, |n| n % 10, find(&other)).sink("left-out", left.clone());
             finished(job.start().unwrap()).await;
-            let found = |n: u64| (n % 2 == 0).then_some(n % 10 * 2);
+            let found = |n: u64| n.is_multiple_of(2).then_some(n % 10 * 2);
             assert_same(inner.take(), (0..COUNT).filter_map(|n| Some((n, found(n)?))));
             assert_same(left.take(), (0..COUNT).map(|n| (n, found(n))));
             // Also of those who came while the key was asked for.

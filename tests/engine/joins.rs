@@ -416,10 +416,8 @@ fn the_plan_says_what_bounds_a_joins_state_and_a_job_that_cannot_work_does_not_s
         let left = job.source("left", Collection::new([1u64]));
         let left = left.event_time(|id| *id as i64, Watermarks::monotonous()).boxed();
         let right = job.source("right", Collection::new([1u64]));
-        let right = match timed {
-            true => right.event_time(|id| *id as i64, Watermarks::monotonous()).boxed(),
-            false => right.boxed(),
-        };
+        let right =
+            if timed { right.event_time(|id| *id as i64, Watermarks::monotonous()).boxed() } else { right.boxed() };
         let key = (|id: &u64| *id) as fn(&u64) -> u64;
         join(left.key_by(key).join(right.key_by(key))).sink("out", Collect::new());
         job.explain().map_err(|e| e.to_string())

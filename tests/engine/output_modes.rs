@@ -12,7 +12,7 @@ const COUNT: u64 = 4_000;
 
 /// Some keys come in every part of the input, some in one only.
 fn key(id: u64) -> u64 {
-    if id % 3 == 0 { id % 20 } else { 100 + id / 5 }
+    if id.is_multiple_of(3) { id % 20 } else { 100 + id / 5 }
 }
 
 fn job(store: &Store, settings: Settings, mode: OutputMode) -> (Job, Gate, Collect<(u64, u64)>) {

@@ -21,7 +21,7 @@ struct Scored {
 
 /// Many have the same score, and some have none.
 fn scored(id: u64) -> Scored {
-    let score = if id % 211 == 0 { f64::NAN } else { (id * 7919 % 500) as f64 / 10.0 - 20.0 };
+    let score = if id.is_multiple_of(211) { f64::NAN } else { (id * 7919 % 500) as f64 / 10.0 - 20.0 };
     Scored { id, score }
 }
 

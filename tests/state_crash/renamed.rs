@@ -136,8 +136,13 @@ fn exact_over_redis() {
     let server = tidegate_testbed::redis::Redis::start(&tidegate_testbed::redis::Options::default()).unwrap();
     over(|_| format!("[state]\nbackend = \"redis\"\n{CACHE}\n[state.redis]\nurl = {:?}", server.url()));
     // The last one lives where it began, under the first name; the other one in a place of its own.
-    let keys: Vec<String> =
-        server.ask(&["KEYS", "*:counts#*:b"]).unwrap().list().iter().filter_map(|key| key.text()).collect();
+    let keys: Vec<String> = server
+        .ask(&["KEYS", "*:counts#*:b"])
+        .unwrap()
+        .list()
+        .iter()
+        .filter_map(tidegate_testbed::redis::Value::text)
+        .collect();
     let homes: std::collections::BTreeSet<&str> = keys.iter().filter_map(|key| key.split(':').nth(3)).collect();
     assert_eq!(homes.len(), 2, "{homes:?}");
 }

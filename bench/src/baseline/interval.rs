@@ -21,10 +21,8 @@ impl Intervals {
     /// Each auction with its persons of the five seconds before it, whichever comes first.
     #[inline(always)]
     pub fn insert(&mut self, item: Item, mut row: impl FnMut(u64)) {
-        let (from, to) = match item.is_auction {
-            true => (item.at_ms - INTERVAL_MS, item.at_ms),
-            false => (item.at_ms, item.at_ms + INTERVAL_MS),
-        };
+        let from = if item.is_auction { item.at_ms - INTERVAL_MS } else { item.at_ms };
+        let to = from + INTERVAL_MS;
         let first = from.div_euclid(INTERVAL_MS);
         for slice in self.open.iter().filter(|slice| slice.number == first || slice.number == first + 1) {
             let heads = slice.heads.get(&item.key).copied().unwrap_or_default();

@@ -98,17 +98,19 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
     pub(super) fn go_through(&mut self) -> Result<()> {
         while let (Some(advance), Some(state)) = (&mut self.advance, &mut self.state) {
             if advance.is_due {
-                let mut missing = Vec::new();
-                if !std::mem::replace(&mut advance.is_read, true) {
+                let has_read = std::mem::replace(&mut advance.is_read, true);
+                if !has_read {
+                    let mut missing = Vec::new();
                     state.missing_of(&mut missing, |want| self.operator.wants(want))?;
-                }
-                if !missing.is_empty() {
-                    self.read(missing);
-                    return Ok(());
+                    if !missing.is_empty() {
+                        self.read(missing);
+                        return Ok(());
+                    }
                 }
                 advance.is_read = false;
                 advance.is_due = self.operator.due(state, &mut self.out)?;
-                if state.needs_tending() {
+                // Where nothing has come into the tables there is nothing more to make room for.
+                if (has_read || advance.is_due) && state.needs_tending() {
                     self.tend();
                     return Ok(());
                 }

@@ -89,16 +89,13 @@ where
         self.taken.n += 1;
         let n = (self.f)(&record);
         let count = self.branches.len();
-        match self.branches.get_mut(n) {
-            Some((branch, counter)) => {
-                self.made.n += 1;
-                counter.n += 1;
-                branch.record(record, at);
-            }
-            None => {
-                let e = || Error::user(format!("split: the function says {n}, and there are {count} streams"));
-                self.fault.get_or_insert_with(|| e().hint("the streams are counted from 0"));
-            }
+        if let Some((branch, counter)) = self.branches.get_mut(n) {
+            self.made.n += 1;
+            counter.n += 1;
+            branch.record(record, at);
+        } else {
+            let e = || Error::user(format!("split: the function says {n}, and there are {count} streams"));
+            self.fault.get_or_insert_with(|| e().hint("the streams are counted from 0"));
         }
     }
     fn control(&mut self, control: Control) {

@@ -115,7 +115,9 @@ mod tests {
             assert_eq!(serde_json::from_slice::<Few<char>>(&bytes).unwrap(), few);
         }
         let mut pushed = Few::None;
-        list.iter().for_each(|item| pushed.push(*item));
+        for item in &list {
+            pushed.push(*item);
+        }
         assert_eq!(pushed, few);
         assert_eq!((pushed.drain_front(2), pushed.drain_front(9)), (list[..2].to_vec(), list[2..].to_vec()));
         assert!(pushed.is_empty());

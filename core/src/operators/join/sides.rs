@@ -43,13 +43,19 @@ pub(super) fn each_row<K, L, R, F: Rows<K, L, R>>(
     mut row: impl FnMut(Option<&L>, Option<&R>),
 ) {
     if right.is_empty() && F::LEFT {
-        left.iter().for_each(|left| row(Some(left), None));
+        for left in left {
+            row(Some(left), None);
+        }
     }
     if left.is_empty() && F::RIGHT {
-        right.iter().for_each(|right| row(None, Some(right)));
+        for right in right {
+            row(None, Some(right));
+        }
     }
     for left in left {
-        right.iter().for_each(|right| row(Some(left), Some(right)));
+        for right in right {
+            row(Some(left), Some(right));
+        }
     }
 }
 
