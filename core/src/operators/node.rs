@@ -94,6 +94,8 @@ pub(super) struct KeyedNode<K: Key, T, Op: KeyedOperator<K, T>, O> {
     sweeping: bool,
     /// There may be no other call to sweep: the last one came while the state was away, or before the barrier's turn.
     sweeps_later: bool,
+    /// The same of what is behind it in the chain: it was given a barrier from the line.
+    sweeps_behind: bool,
     records_in: u64,
     /// Wakes the task when the clock makes something due, and when that is.
     alarm: Option<(Timestamp, Pin<Box<Sleep>>)>,
@@ -140,6 +142,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
             begins: true,
             sweeping: false,
             sweeps_later: false,
+            sweeps_behind: false,
             records_in: 0,
             alarm: None,
             input: PhantomData,
@@ -262,6 +265,7 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
                     self.loaded = self.loaded.saturating_sub(1);
                     self.handle(control);
                     self.sweeps_later |= self.sweeping;
+                    self.sweeps_behind |= matches!(control, Control::Barrier(_));
                 }
                 Some(batch @ Input::Batch(_)) if self.loaded == 0 => {
                     self.line.push_front(batch);
@@ -434,6 +438,10 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Bat
         OperatorStats::add(&self.stats.records_in, self.records_in - self.stats.records_in.load(Relaxed));
         if let Some(state) = &self.state {
             self.stats.state_entries.store(state.len() as u64, Relaxed);
+        }
+        if std::mem::take(&mut self.sweeps_behind) && (self.out.sweep() | self.operator.sweep_side()) {
+            self.sweeps_behind = true;
+            cx.waker().wake_by_ref();
         }
         let side = self.operator.poll_side(cx)?;
         let out = self.out.poll_ready(cx)?;
