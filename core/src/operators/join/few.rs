@@ -56,7 +56,11 @@ impl<T> Few<T> {
     pub fn insert(&mut self, index: usize, item: T) {
         *self = match std::mem::take(self) {
             Self::None => Self::One(item),
-            Self::One(one) => Self::Many(if index == 0 { vec![item, one] } else { vec![one, item] }),
+            Self::One(one) => {
+                let mut many = Vec::with_capacity(4);
+                many.extend(if index == 0 { [item, one] } else { [one, item] });
+                Self::Many(many)
+            }
             Self::Many(mut many) => {
                 many.insert(index.min(many.len()), item);
                 Self::Many(many)
