@@ -142,7 +142,7 @@ where
     }
 
     /// Joins the records of one key that are in one window. Windows are
-    /// [`Tumbling`](crate::Tumbling), [`Hopping`](crate::Hopping) or [`Session`](crate::Session). As Flink's
+    /// [`Tumbling`], [`Hopping`](crate::Hopping) or [`Session`](crate::Session). As Flink's
     /// `join(..).where(..).equalTo(..).window(..)`.
     ///
     /// ```

@@ -10,7 +10,7 @@
 //! all of them: its output is to be complete.
 //!
 //! The other hard case is an upstream that waits for room here and so cannot answer the coordinator. It is told that it
-//! is held up by nothing else ([`Build::held`]), and lets a barrier through all the same.
+//! is held up by nothing else (`Build::held`), and lets a barrier through all the same.
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{

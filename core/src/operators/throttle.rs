@@ -2,7 +2,7 @@
 //!
 //! A record goes on at once and is paid for afterwards: `poll_ready` waits as long as what has gone on takes at the rate,
 //! and so the upstream does. Nothing is buffered here, so nothing has to be in the checkpoint, and a barrier does not wait:
-//! it falls between two batches, and a source is told that it is only held ([`Build::held`]). What has not been used for a
+//! it falls between two batches, and a source is told that it is only held (`Build::held`). What has not been used for a
 //! while is not saved up beyond a tenth of a second.
 //!
 //! The price is that records go on in small bursts, of what a source emits at once when it is held (64), or of a batch of

@@ -9,7 +9,7 @@
 //! final checkpoint is like any other, and every epoch has all its participants. The driver ends the task.
 //!
 //! Where the trigger has what is there read and no more, a split that is behind that is *done*: until the next batch, or
-//! for good (see [`batching`]). It is not at its end, so time does not end with it.
+//! for good (see `batching`). It is not at its end, so time does not end with it.
 //!
 //! Where the chain is held up by what it waits for itself, requests in flight or a throttle, and everything behind that is
 //! ready, a barrier need not wait with the records: it is passed on at once.

@@ -1,7 +1,7 @@
 //! What every operator has to bear, one script for all of it.
 //!
 //! A script is what is pushed into a job, and what has to come out behind each step. It is run in every way in which the
-//! engine could run it ([`ways`]): step by step, all at once, without a checkpoint, with an output that refuses, with
+//! engine could run it (`ways`): step by step, all at once, without a checkpoint, with an output that refuses, with
 //! a snapshot and a restore at each place, killed at each place, at parallelism 1 and 3, dealt to several splits. The
 //! answer must be the same in all of them. The design is that of Hazelcast Jet's `TestSupport`.
 //!
