@@ -1,14 +1,14 @@
 //! What a backend keeps for the next attempt of a run: it is for all who open the run's state, and then for nobody.
 //!
 //! The hard case is a savepoint behind the end: it is read when the job has ended, and is of the same run.
-use crate::kit::{paused, settings};
+use crate::kit::{Gated, paused, settings};
 use futures::future::BoxFuture;
 use std::{
     sync::{Arc, Mutex},
     thread::{self, ThreadId},
 };
 use tidegate::{
-    Collect, Collection, Job, Result, Stream,
+    Collect, Job, Result, Stream,
     extend::state::backend::{OpenContext, RunId, StateBackend, StateBackendFactory},
 };
 use tidegate_core::testkit::entries::Entries;
@@ -57,7 +57,10 @@ fn what_a_run_has_kept_is_there_for_its_savepoint_and_dropped_beside_the_engine(
         settings.state.backend = "entries".into();
         for n in 0..2 {
             let job = Job::with_backends("kept", settings.clone(), [Arc::new(Noting(noted.clone())) as _]);
-            let numbers = job.source("numbers", Collection::new((0..100u64).collect::<Vec<_>>()));
+            // It must not have ended before it is stopped: then there is nothing any more.
+            let (source, gate) = Gated::new(100, 1);
+            gate.open_to(50);
+            let numbers = job.source("numbers", source);
             numbers.key_by(|n| n % 10).fold("count", 0u64, |count, _| *count += 1).sink("out", Collect::new());
             let handle = job.start().unwrap();
             handle
