@@ -155,6 +155,8 @@ impl<K: Key, T: Send + 'static, Op: KeyedOperator<K, T>, O: Output<Op::Out>> Key
                     self.advance = None;
                     if let Some(Control::Barrier(barrier)) = then {
                         self.barrier(barrier);
+                        // It may have waited: then nobody is about to call sweep, of what is behind it either.
+                        self.sweeps_behind = true;
                     }
                     if let Some(then) = then {
                         self.pass_on(then);

@@ -95,7 +95,7 @@ pub(super) struct KeyedNode<K: Key, T, Op: KeyedOperator<K, T>, O> {
     /// There may be no other call to sweep: the last one came while the state was away, or before the barrier's turn.
     sweeps_later: bool,
     /// The same of what is behind it in the chain: it was given a barrier from the line.
-    sweeps_behind: bool,
+    pub(super) sweeps_behind: bool,
     records_in: u64,
     /// Wakes the task when the clock makes something due, and when that is.
     alarm: Option<(Timestamp, Pin<Box<Sleep>>)>,

@@ -256,23 +256,23 @@ impl<K: Key, V: Value> KeyedState<K, V> {
         Ok(())
     }
 
-    /// As [`KeyedState::update_while`], where no cache holds the entries however few they are: those of one among many
-    /// namespaces, or with values that have a part of themselves elsewhere. `touch` asks for that ahead, with
-    /// [`prefetch`](super::prefetch::prefetch).
+    /// As [`KeyedState::update_while`], with what its caller knows of the caches. `is_far`: none holds the entries, however
+    /// few they are, because they are in one of many namespaces. `touch` asks ahead for what a value has elsewhere in memory,
+    /// with [`prefetch`](super::prefetch::prefetch).
     ///
     /// # Errors
     /// As there.
     #[inline(always)]
     pub(crate) fn update_touched<T>(
         &mut self,
-        namespace: i64,
+        (namespace, is_far): (i64, bool),
         records: &mut Drain<'_, Keyed<K, T>>,
         fits: impl Fn(&Keyed<K, T>) -> bool,
         init: impl Fn() -> V,
         touch: impl Fn(&V),
         mut change: impl FnMut(&mut V, Keyed<K, T>),
     ) -> Result<()> {
-        while let Some(hash) = self.cursor(namespace).update_while(true, records, &fits, &init, &touch, &mut change) {
+        while let Some(hash) = self.cursor(namespace).update_while(is_far, records, &fits, &init, &touch, &mut change) {
             self.open(namespace, hash)?;
         }
         Ok(())

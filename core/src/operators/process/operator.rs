@@ -312,7 +312,7 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> ProcessOperator<K, T, 
             // Of the same hash is of the same key group.
             let only = is_ahead.then_some(next.hash);
             state.update_touched(
-                STATE,
+                (STATE, false),
                 &mut keys,
                 |next| only.is_none_or(|hash| hash == next.hash),
                 || Some(Box::default()),
@@ -434,7 +434,7 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> fo
             // Of the same hash is of the same key group.
             let only = is_ahead.then_some(next.hash);
             state.update_touched(
-                STATE,
+                (STATE, false),
                 &mut records,
                 |next| only.is_none_or(|hash| hash == next.hash),
                 || Some(Box::default()),

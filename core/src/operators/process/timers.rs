@@ -218,7 +218,14 @@ impl<K: Key> Index<K> {
                     near.push(Due { at, hash, key });
                 }
             };
-            state.update_touched(self.origin + run, &mut all, |due| bucket(due.at) == run, &none, |_| (), put)?;
+            state.update_touched(
+                (self.origin + run, true),
+                &mut all,
+                |due| bucket(due.at) == run,
+                &none,
+                |_| (),
+                put,
+            )?;
         }
         Ok(())
     }
