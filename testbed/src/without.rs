@@ -13,7 +13,7 @@
 use std::env;
 
 /// The variable with the names of what is to be done without, with commas between them.
-pub const WITHOUT: &str = "TIDEGATE_WITHOUT";
+pub const WITHOUT: &str = "TESTBED_WITHOUT";
 
 /// What can be done without.
 pub const SERVERS: [&str; 3] = ["redis", "hdfs", "s3"];

@@ -50,6 +50,8 @@ fn kept(case: &Case) -> BTreeSet<String> {
     let all: BTreeSet<_> = files(&store).iter().map(below).collect();
     let (claims, kept): (BTreeSet<_>, BTreeSet<_>) =
         all.into_iter().partition(|path| path.starts_with("crash/attempts/"));
+    // What a killed process has left half-written of the very claim that the last one made is the next one's to sweep.
+    let claims: BTreeSet<_> = claims.iter().map(|claim| claim.split('#').next()).collect();
     assert_eq!(claims.len(), 1, "{claims:?}");
     kept
 }

@@ -23,7 +23,7 @@ cargo xtask test [--quick] [--tls] [--without SERVER,...] [-- RUNNER ARGUMENTS]
   --quick     the tests alone
   --tls       with the features kafka-tls and redis-tls, and their tests: builds OpenSSL, which takes perl and, once,
               some minutes
-  --without   leaves out the tests that need these servers: redis, hdfs, s3 (it is said to them in TIDEGATE_WITHOUT)
+  --without   leaves out the tests that need these servers: redis, hdfs, s3 (it is said to them in TESTBED_WITHOUT)
   --          what follows is handed to cargo nextest, for example the name of a test
 
 cargo xtask kafka [--port N] [--topic NAME:PARTITIONS]...

@@ -187,6 +187,8 @@ fn a_file_of_another_lineage_under_the_same_number_is_no_match() {
             write(backend.as_mut(), 0..1_000, round).await;
             forks.push(backend.seal(Epoch(round)).await.unwrap());
             if round == 3 {
+                // That of the attempt before is deleted beside everything else.
+                kit.leaves(2).await;
                 kit.left_by_a_kill(0);
             }
         }
