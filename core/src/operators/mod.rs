@@ -25,6 +25,7 @@ mod advance;
 pub mod aggregate;
 pub mod connected;
 pub mod dedup;
+mod event_time;
 pub mod join;
 pub mod keyed;
 mod node;

@@ -27,8 +27,8 @@ use std::{
 use super::{
     super::{
         connected::Either,
+        event_time::{EventTime, Late},
         keyed::{KeyedOperator, KeyedSpec, Visit},
-        side::SidePort,
     },
     Few, Rows,
 };
@@ -213,9 +213,8 @@ where
         IntervalOperator {
             bounds: self.bounds,
             rows: self.rows.clone(),
-            late: self.late.map(|late| build.port(late)),
-            watermark: MIN,
-            ahead: None,
+            late: Late::new(build, node, self.late),
+            time: EventTime::default(),
             stats: build.stats(node),
             emitted: 0,
             key: PhantomData,
@@ -227,10 +226,8 @@ where
 pub struct IntervalOperator<K, L, R, F> {
     bounds: Bounds,
     rows: F,
-    late: Option<SidePort<Either<L, R>>>,
-    watermark: Timestamp,
-    /// Some key group was restored with a later watermark than others: see `window`.
-    ahead: Option<Timestamp>,
+    late: Late<Either<L, R>>,
+    time: EventTime,
     stats: Arc<OperatorStats>,
     emitted: u64,
     key: PhantomData<fn() -> K>,
@@ -304,14 +301,6 @@ impl<K: Key, L: Value + Clone, R: Value + Clone, F: Rows<K, L, R>> IntervalOpera
         }
     }
 
-    #[cold]
-    fn late(&mut self, record: Either<L, R>, at: Timestamp) {
-        OperatorStats::add(&self.stats.late, 1);
-        if let Some(late) = &mut self.late {
-            late.record(record, at);
-        }
-    }
-
     fn need<H: Half<L, R>>(&self, at: Timestamp, need: &mut dyn FnMut(i64)) {
         let bounds = H::bounds(self.bounds);
         need(namespace(bounds.slice(at), H::NUMBER));
@@ -332,8 +321,7 @@ where
     type Out = F::Out;
 
     fn opened(&mut self, state: &KeyedState<K, Slice<L, R>>) {
-        self.watermark = state.watermark().unwrap_or(MIN);
-        self.ahead = state.newest_restored_watermark().filter(|newest| *newest > self.watermark);
+        self.time = EventTime::opened(state);
     }
 
     fn process<O: Output<F::Out>>(
@@ -343,10 +331,9 @@ where
         out: &mut O,
     ) -> Result<()> {
         for Keyed { hash, key, record, at } in records.drain(..) {
-            let ahead = self.ahead.and_then(|_| state.restored_watermark(hash)).unwrap_or(MIN);
-            let watermark = self.watermark.max(ahead);
+            let watermark = self.time.of(state, hash);
             if at <= watermark {
-                self.late(record, at);
+                self.late.record(record, at);
                 continue;
             }
             let of = (hash, &key, at, watermark);
@@ -360,7 +347,7 @@ where
 
     fn needs(&self, record: &Keyed<K, Either<L, R>>, need: &mut dyn FnMut(i64)) {
         match record.record {
-            _ if record.at <= self.watermark => {}
+            _ if record.at <= self.time.watermark() => {}
             Either::Left(_) => self.need::<Lefts>(record.at, need),
             Either::Right(_) => self.need::<Rights>(record.at, need),
         }
@@ -373,16 +360,12 @@ where
     }
 
     fn advance(&mut self, state: &mut KeyedState<K, Slice<L, R>>, watermark: Timestamp) -> Vec<Visit> {
-        self.watermark = watermark.max(self.watermark);
-        // The end of the input is not saved: the job may be started again with more of it.
-        if self.watermark < MAX {
-            state.save_watermark(self.watermark);
-        }
+        self.time.advance(state, watermark);
         let mut visits = Vec::new();
         for namespace in state.namespaces() {
             let (slice, is_left) = (namespace.div_euclid(2), namespace.rem_euclid(2) == 0);
             let (bounds, is_outer) = if is_left { (self.bounds, F::LEFT) } else { (self.bounds.turned(), F::RIGHT) };
-            if bounds.until(bounds.last(slice)) <= self.watermark {
+            if bounds.until(bounds.last(slice)) <= self.time.watermark() {
                 visits.extend(is_outer.then(|| Visit::Fire(namespace, vec![namespace])));
                 visits.push(Visit::Discard(namespace));
             }
@@ -404,21 +387,19 @@ where
     }
 
     fn advanced(&mut self) -> Vec<Visit> {
-        self.ahead = self.ahead.filter(|newest| *newest > self.watermark);
+        self.time.advanced();
         Vec::new()
     }
 
     fn side(&mut self, control: Control) {
-        if let Some(late) = &mut self.late {
-            late.control(control);
-        }
+        self.late.control(control);
     }
     fn poll_side(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.stats.records_out.store(self.emitted, Relaxed);
-        self.late.as_mut().map_or(Poll::Ready(Ok(())), |late| late.poll_ready(cx))
+        self.late.poll_ready(cx)
     }
     fn sweep_side(&mut self) -> bool {
-        self.late.as_mut().is_some_and(Output::sweep)
+        self.late.sweep()
     }
 }
 

@@ -8,8 +8,7 @@
 //! without a match say what was so at the window's end: a late record's matches come besides them. What is later goes to
 //! the late stream.
 //!
-//! The hard case, of which key group what has fired after another parallelism, is that of all windows: see
-//! [`window`](crate::operators::window).
+//! The hard case, of which key group what has fired after another parallelism, is that of all windows: see `event_time`.
 use std::{
     marker::PhantomData,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -19,9 +18,9 @@ use std::{
 use super::{
     super::{
         connected::Either,
+        event_time::{EventTime, Late},
         keyed::{KeyedOperator, KeyedSpec, Visit},
-        side::SidePort,
-        window::Tumbling,
+        window::{Current, Tumbling},
     },
     Rows, Sides,
     sides::each_row,
@@ -31,12 +30,8 @@ use crate::{
     plan::NodeId,
     record::{Control, Keyed, Output},
     runtime::build::Build,
-    state::{
-        hash::{Key, hash_key},
-        keyed::KeyedState,
-        table::Value,
-    },
-    time::{MAX, MIN, Timestamp, Window},
+    state::{hash::Key, keyed::KeyedState, table::Value},
+    time::{Timestamp, Window},
 };
 use tidegate_checkpoint::error::Result;
 
@@ -59,12 +54,10 @@ where
     type Operator = WindowJoinOperator<K, L, R, F>;
     fn operator(&self, build: &mut Build<'_>, node: NodeId) -> Self::Operator {
         WindowJoinOperator {
-            spec: self.clone(),
-            late: self.late.map(|late| build.port(late)),
-            watermark: MIN,
-            ahead: None,
-            current: NO_WINDOW,
-            fired: false,
+            rows: self.rows.clone(),
+            late: Late::new(build, node, self.late),
+            time: EventTime::default(),
+            current: Current::new(self.windows, self.lateness_ms),
             stats: build.stats(node),
             emitted: 0,
             key: PhantomData,
@@ -74,41 +67,13 @@ where
 
 /// The operator in one subtask.
 pub struct WindowJoinOperator<K, L, R, F> {
-    spec: WindowJoinSpec<F>,
-    late: Option<SidePort<Either<L, R>>>,
-    watermark: Timestamp,
-    /// See `window`.
-    ahead: Option<Timestamp>,
-    /// The window of the last record, as long as the watermark stands; and whether it has fired before.
-    current: Window,
-    fired: bool,
+    rows: F,
+    late: Late<Either<L, R>>,
+    time: EventTime,
+    current: Current,
     stats: Arc<OperatorStats>,
     emitted: u64,
     key: PhantomData<fn() -> K>,
-}
-
-/// The window that nothing is in.
-const NO_WINDOW: Window = Window { start: MAX, end: MIN };
-
-impl<K: Key, L: Value + Clone, R: Value + Clone, F: Rows<K, L, R>> WindowJoinOperator<K, L, R, F> {
-    /// Makes the window of a timestamp the current one; false when it is late.
-    #[cold]
-    fn enter(&mut self, at: Timestamp, watermark: Timestamp) -> bool {
-        let Some(window) = self.spec.windows.window(at) else { return false };
-        let open = (window.end - 1).saturating_add(self.spec.lateness_ms) > watermark;
-        if open {
-            (self.current, self.fired) = (window, window.end - 1 <= watermark);
-        }
-        open
-    }
-
-    #[cold]
-    fn late(&mut self, record: Either<L, R>, at: Timestamp) {
-        OperatorStats::add(&self.stats.late, 1);
-        if let Some(late) = &mut self.late {
-            late.record(record, at);
-        }
-    }
 }
 
 /// Makes rows, and counts them.
@@ -154,8 +119,7 @@ where
     type Out = F::Out;
 
     fn opened(&mut self, state: &KeyedState<K, Sides<L, R>>) {
-        self.watermark = state.watermark().unwrap_or(MIN);
-        self.ahead = state.newest_restored_watermark().filter(|newest| *newest > self.watermark);
+        self.time = EventTime::opened(state);
     }
 
     #[inline(always)]
@@ -167,22 +131,19 @@ where
     ) -> Result<()> {
         let mut records = records.drain(..);
         while let Some(next) = records.as_slice().first() {
-            // The window of the previous record is nearly always the next one's too.
-            if !self.current.contains(next.at) || self.ahead.is_some() {
-                let ahead = self.ahead.and_then(|_| state.restored_watermark(next.hash)).unwrap_or(MIN);
-                if !self.enter(next.at, self.watermark.max(ahead)) {
-                    if let Some(Keyed { record, at, .. }) = records.next() {
-                        self.late(record, at);
-                    }
-                    continue;
+            if (!self.current.window.contains(next.at) || self.time.is_uneven())
+                && !self.current.enter(next.at, self.time.of(state, next.hash))
+            {
+                if let Some(Keyed { record, at, .. }) = records.next() {
+                    self.late.record(record, at);
                 }
+                continue;
             }
-            let (window, fired) = (self.current, self.fired);
-            // Of the same hash is of the same key group.
-            let only = self.ahead.map(|_| next.hash);
+            let Current { window, fired, .. } = self.current;
+            let only = self.time.only(next.hash);
             let fits =
                 |next: &Keyed<K, Either<L, R>>| window.contains(next.at) && only.is_none_or(|hash| hash == next.hash);
-            let mut emit = Emit { rows: &self.spec.rows, window, emitted: &mut self.emitted, out: &mut *out };
+            let mut emit = Emit { rows: &self.rows, window, emitted: &mut self.emitted, out: &mut *out };
             state.update_while(
                 window.start,
                 &mut records,
@@ -208,31 +169,12 @@ where
     }
 
     fn needs(&self, record: &Keyed<K, Either<L, R>>, need: &mut dyn FnMut(i64)) {
-        let Some(window) = self.spec.windows.window(record.at) else { return };
-        if (window.end - 1).saturating_add(self.spec.lateness_ms) > self.watermark {
-            need(window.start);
-        }
+        self.current.needs(record.at, self.time.watermark()).into_iter().for_each(need);
     }
 
     fn advance(&mut self, state: &mut KeyedState<K, Sides<L, R>>, watermark: Timestamp) -> Vec<Visit> {
-        let before = self.watermark;
-        self.watermark = watermark.max(before);
-        self.current = NO_WINDOW;
-        // The end of the input is not saved: the job may be started again with more of it.
-        if self.watermark < MAX {
-            state.save_watermark(self.watermark);
-        }
-        let last = |start: Timestamp| self.spec.windows.window(start).map_or(MAX, |window| window.end - 1);
-        let mut visits = Vec::new();
-        for start in state.namespaces() {
-            if last(start) > before && last(start) <= watermark {
-                visits.push(Visit::Fire(start, vec![start]));
-            }
-            if last(start).saturating_add(self.spec.lateness_ms) <= watermark {
-                visits.push(Visit::Discard(start));
-            }
-        }
-        visits
+        let before = self.time.advance(state, watermark);
+        self.current.advance(state.namespaces(), before, watermark)
     }
 
     fn fire<O: Output<F::Out>>(
@@ -242,29 +184,27 @@ where
         (key, sides): (&K, &Sides<L, R>),
         out: &mut O,
     ) {
-        let Some(window) = self.spec.windows.window(start) else { return };
-        if self.ahead.is_some() && state.restored_watermark(hash_key(key)) >= Some(window.end - 1) {
+        let window = self.current.from(start);
+        if self.time.has_passed(state, key, window.end - 1) {
             return;
         }
-        let mut emit = Emit { rows: &self.spec.rows, window, emitted: &mut self.emitted, out };
+        let mut emit = Emit { rows: &self.rows, window, emitted: &mut self.emitted, out };
         emit.rows(key, sides.left.as_slice(), sides.right.as_slice());
     }
 
     fn advanced(&mut self) -> Vec<Visit> {
-        self.ahead = self.ahead.filter(|newest| *newest > self.watermark);
+        self.time.advanced();
         Vec::new()
     }
 
     fn side(&mut self, control: Control) {
-        if let Some(late) = &mut self.late {
-            late.control(control);
-        }
+        self.late.control(control);
     }
     fn poll_side(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.stats.records_out.store(self.emitted, Relaxed);
-        self.late.as_mut().map_or(Poll::Ready(Ok(())), |late| late.poll_ready(cx))
+        self.late.poll_ready(cx)
     }
     fn sweep_side(&mut self) -> bool {
-        self.late.as_mut().is_some_and(Output::sweep)
+        self.late.sweep()
     }
 }

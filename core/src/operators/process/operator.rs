@@ -16,7 +16,10 @@ use std::{
 use tidegate_checkpoint::error::{Error, Result};
 
 use super::{
-    super::keyed::{KeyedOperator, KeyedSpec, Visit},
+    super::{
+        event_time::EventTime,
+        keyed::{KeyedOperator, KeyedSpec, Visit},
+    },
     Context, ProcessFunction, SideSpecs, Sides, TimeToLive, Timer,
     timers::{AFTER_THE_END, Deadlines, Due, Index},
 };
@@ -100,7 +103,6 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedSpec<K, T> for Pr
             caller: Caller {
                 function: self.function.clone(),
                 time_to_live: self.time_to_live,
-                watermark: MIN,
                 clock: MIN,
                 out: Vec::new(),
                 sides: self.sides.build(build),
@@ -110,7 +112,7 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedSpec<K, T> for Pr
                 fault: None,
             },
             indices: ORIGINS.map(Index::new),
-            is_ahead: false,
+            time: EventTime::default(),
             line: VecDeque::new(),
             to_index: Default::default(),
             asking: Vec::new(),
@@ -127,8 +129,7 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedSpec<K, T> for Pr
 pub struct ProcessOperator<K: Key, T, P: ProcessFunction<K, T>> {
     caller: Caller<P, P::Output>,
     indices: [Index<K>; 2],
-    /// Some key group was restored with a later watermark than others: see `window`.
-    is_ahead: bool,
+    time: EventTime,
     /// Keys that are due, of which kind of time, and whether a bucket had them.
     line: VecDeque<(i64, bool, Due<K>)>,
     /// Keys that have to be in an index from now on, by kind.
@@ -147,7 +148,6 @@ pub struct ProcessOperator<K: Key, T, P: ProcessFunction<K, T>> {
 struct Caller<P, U> {
     function: P,
     time_to_live: Option<TimeToLive>,
-    watermark: Timestamp,
     clock: Timestamp,
     out: Vec<(U, Timestamp)>,
     sides: Sides,
@@ -298,7 +298,7 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> ProcessOperator<K, T, 
 
     /// Looks at the first keys in line.
     fn look<O: Output<P::Output>>(&mut self, state: &mut KeyedState<K, Kept<P::State>>, out: &mut O) -> Result<()> {
-        let Self { caller, indices, to_index, asking, is_ahead, emitted, line, looked_at, .. } = self;
+        let Self { caller, indices, to_index, asking, time, emitted, line, looked_at, .. } = self;
         let head = line.drain(..line.len().min(AT_ONCE));
         looked_at.extend(head.map(|(kind, in_bucket, Due { at, hash, key })| Keyed {
             hash,
@@ -308,9 +308,7 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> ProcessOperator<K, T, 
         }));
         let mut keys = looked_at.drain(..);
         while let Some(next) = keys.as_slice().first() {
-            let watermark = watermark_of(caller.watermark, *is_ahead, state, next.hash);
-            // Of the same hash is of the same key group.
-            let only = is_ahead.then_some(next.hash);
+            let (watermark, only) = (time.of(state, next.hash), time.only(next.hash));
             state.update_touched(
                 (STATE, false),
                 &mut keys,
@@ -399,25 +397,13 @@ fn touch<S>(entry: Option<&Entry<S>>) {
     }
 }
 
-/// The watermark that holds for a key.
-fn watermark_of<K: Key, S: Serialize + serde::de::DeserializeOwned + Send + 'static>(
-    watermark: Timestamp,
-    is_ahead: bool,
-    state: &KeyedState<K, Kept<S>>,
-    hash: u64,
-) -> Timestamp {
-    let restored = is_ahead.then(|| state.restored_watermark(hash)).flatten();
-    restored.map_or(watermark, |restored| restored.max(watermark))
-}
-
 impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> for ProcessOperator<K, T, P> {
     type Value = Kept<P::State>;
     type Out = P::Output;
     const IS_VACANT: Option<fn(&Self::Value) -> bool> = Some(|kept| kept.as_ref().is_some_and(|e| e.is_vacant()));
 
     fn opened(&mut self, state: &KeyedState<K, Self::Value>) {
-        self.caller.watermark = state.watermark().unwrap_or(MIN);
-        self.is_ahead = state.newest_restored_watermark() > Some(self.caller.watermark);
+        self.time = EventTime::opened(state);
         self.indices.iter_mut().for_each(|index| index.opened(state));
     }
 
@@ -427,12 +413,10 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> fo
         records: &mut Vec<Keyed<K, T>>,
         out: &mut O,
     ) -> Result<()> {
-        let Self { caller, to_index, asking, emitted, is_ahead, .. } = self;
+        let Self { caller, to_index, asking, emitted, time, .. } = self;
         let mut records = records.drain(..);
         while let Some(next) = records.as_slice().first() {
-            let watermark = watermark_of(caller.watermark, *is_ahead, state, next.hash);
-            // Of the same hash is of the same key group.
-            let only = is_ahead.then_some(next.hash);
+            let (watermark, only) = (time.of(state, next.hash), time.only(next.hash));
             state.update_touched(
                 (STATE, false),
                 &mut records,
@@ -466,11 +450,7 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> fo
     }
 
     fn advance(&mut self, state: &mut KeyedState<K, Self::Value>, watermark: Timestamp) -> Vec<Visit> {
-        self.caller.watermark = self.caller.watermark.max(watermark);
-        // The end of the input is not saved: the job may be started again with more of it.
-        if self.caller.watermark < MAX {
-            state.save_watermark(self.caller.watermark);
-        }
+        self.time.advance(state, watermark);
         let mut visits = self.indices[EVENT as usize].advance(watermark, EVENT);
         if watermark == MAX {
             // Behind the last watermark what is told would be late.
@@ -503,6 +483,11 @@ impl<K: Key, T: Send + 'static, P: ProcessFunction<K, T>> KeyedOperator<K, T> fo
         self.check()?;
         self.refill();
         Ok(!self.line.is_empty())
+    }
+
+    fn advanced(&mut self) -> Vec<Visit> {
+        self.time.advanced();
+        Vec::new()
     }
 
     fn settle(&mut self, state: &mut KeyedState<K, Self::Value>) -> Result<()> {

@@ -20,8 +20,8 @@ use tidegate_checkpoint::error::{Error, Result};
 use super::{
     super::{
         aggregate::Aggregate,
+        event_time::{EventTime, Late},
         keyed::{KeyedOperator, KeyedSpec, Visit},
-        side::SidePort,
     },
     Common, Firing, Windowed, Windows, no_length, shown,
 };
@@ -135,18 +135,15 @@ pub struct HoppingSpec<A> {
 impl<K: Key, T: Clone + Send + 'static, A: Aggregate<T>> KeyedSpec<K, T> for HoppingSpec<A> {
     type Operator = HoppingOperator<K, T, A>;
     fn operator(&self, build: &mut Build<'_>, node: NodeId) -> Self::Operator {
-        let late = self.common.late.map(|late| build.port(late));
-        let (spec, stats) = (self.clone(), build.stats(node));
         HoppingOperator {
-            spec,
-            late,
-            watermark: MIN,
-            ahead: None,
+            spec: self.clone(),
+            late: Late::new(build, node, self.common.late),
+            time: EventTime::default(),
             slice: NO_SLICE,
             filled: BTreeSet::new(),
             unknown_from: None,
             over: Vec::new(),
-            stats,
+            stats: build.stats(node),
             emitted: 0,
         }
     }
@@ -206,10 +203,8 @@ struct Slice {
 /// The operator in one subtask.
 pub struct HoppingOperator<K, T, A> {
     spec: HoppingSpec<A>,
-    late: Option<SidePort<T>>,
-    watermark: Timestamp,
-    /// As in `tumbling`.
-    ahead: Option<Timestamp>,
+    late: Late<T>,
+    time: EventTime,
     slice: Slice,
     /// Slices in which any key has something.
     filled: BTreeSet<Timestamp>,
@@ -228,7 +223,7 @@ impl<K: Key, T: Clone + Send + 'static, A: Aggregate<T>> HoppingOperator<K, T, A
 
     /// Whether anything may still be wanted of a slice.
     fn is_needed(&self, slice: Timestamp) -> bool {
-        self.spec.windows.last(slice).is_some_and(|last| self.is_open(last, self.watermark))
+        self.spec.windows.last(slice).is_some_and(|last| self.is_open(last, self.time.watermark()))
     }
 
     /// The windows that have anything in them and whose end the watermark has passed since it was `before`, from the
@@ -240,7 +235,7 @@ impl<K: Key, T: Clone + Send + 'static, A: Aggregate<T>> HoppingOperator<K, T, A
         while let Some(slice) = self.filled.range(start..).next().copied() {
             // The first window that it is in, or the one after the last.
             start = start.max(windows.start_from(slice - windows.size_ms + 1));
-            if windows.from(start).end - 1 > self.watermark {
+            if windows.from(start).end - 1 > self.time.watermark() {
                 break;
             }
             visits.push(Visit::Fire(start, vec![NAMESPACE]));
@@ -265,10 +260,7 @@ impl<K: Key, T: Clone + Send + 'static, A: Aggregate<T>> HoppingOperator<K, T, A
             return false;
         };
         if !self.is_open(last, watermark) {
-            OperatorStats::add(&self.stats.late, 1);
-            if let Some(late) = &mut self.late {
-                late.record(next.record.clone(), next.at);
-            }
+            self.late.record(next.record.clone(), next.at);
             return false;
         }
         let fired = windows.windows(next.at).find(|window| window.end - 1 <= watermark);
@@ -284,9 +276,8 @@ impl<K: Key, T: Clone + Send + 'static, A: Aggregate<T>> KeyedOperator<K, T> for
     const IS_VACANT: Option<fn(&Self::Value) -> bool> = Some(|slices| slices.0.is_empty());
 
     fn opened(&mut self, state: &KeyedState<K, Self::Value>) {
-        self.watermark = state.watermark().unwrap_or(MIN);
-        self.ahead = state.newest_restored_watermark().filter(|newest| *newest > self.watermark);
-        self.unknown_from = (!state.namespaces().is_empty()).then_some(self.watermark);
+        self.time = EventTime::opened(state);
+        self.unknown_from = (!state.namespaces().is_empty()).then_some(self.time.watermark());
     }
 
     fn process<O: Output<Self::Out>>(
@@ -297,13 +288,12 @@ impl<K: Key, T: Clone + Send + 'static, A: Aggregate<T>> KeyedOperator<K, T> for
     ) -> Result<()> {
         let mut records = records.drain(..);
         while let Some(next) = records.as_slice().first() {
-            let ahead = self.ahead.and_then(|_| state.restored_watermark(next.hash)).unwrap_or(MIN);
-            let watermark = self.watermark.max(ahead);
-            if (!self.slice.window.contains(next.at) || self.ahead.is_some()) && !self.enter(next, watermark) {
+            let watermark = self.time.of(state, next.hash);
+            if (!self.slice.window.contains(next.at) || self.time.is_uneven()) && !self.enter(next, watermark) {
                 records.next();
                 continue;
             }
-            let (Slice { window: slice, fired }, only) = (self.slice, self.ahead.map(|_| next.hash));
+            let (Slice { window: slice, fired }, only) = (self.slice, self.time.only(next.hash));
             let (windows, lateness_ms) = (self.spec.windows, self.spec.common.lateness_ms);
             let (aggregate, emitted) = (&self.spec.common.aggregate, &mut self.emitted);
             let fits = |next: &Keyed<K, T>| slice.contains(next.at) && only.is_none_or(|hash| hash == next.hash);
@@ -343,13 +333,8 @@ impl<K: Key, T: Clone + Send + 'static, A: Aggregate<T>> KeyedOperator<K, T> for
     }
 
     fn advance(&mut self, state: &mut KeyedState<K, Self::Value>, watermark: Timestamp) -> Vec<Visit> {
-        let before = self.watermark;
-        self.watermark = watermark.max(before);
+        let before = self.time.advance(state, watermark);
         self.slice = NO_SLICE;
-        // The end of the input is not saved: the job may be started again with more of it.
-        if self.watermark < MAX {
-            state.save_watermark(self.watermark);
-        }
         if self.unknown_from.is_some() { vec![Visit::Fire(LOOK, vec![NAMESPACE])] } else { self.fires(before) }
     }
 
@@ -370,7 +355,7 @@ impl<K: Key, T: Clone + Send + 'static, A: Aggregate<T>> KeyedOperator<K, T> for
             }
             return;
         }
-        if self.ahead.is_some() && state.restored_watermark(hash_key(key)) >= Some(window.end - 1) {
+        if self.time.has_passed(state, key, window.end - 1) {
             return;
         }
         if let Some(merged) = slices.merged(window, &self.spec.common.aggregate) {
@@ -395,20 +380,18 @@ impl<K: Key, T: Clone + Send + 'static, A: Aggregate<T>> KeyedOperator<K, T> for
         if let Some(before) = self.unknown_from.take() {
             return self.fires(before);
         }
-        self.ahead = self.ahead.filter(|newest| *newest > self.watermark);
+        self.time.advanced();
         Vec::new()
     }
 
     fn side(&mut self, control: Control) {
-        if let Some(late) = &mut self.late {
-            late.control(control);
-        }
+        self.late.control(control);
     }
     fn poll_side(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.stats.records_out.store(self.emitted, Relaxed);
-        self.late.as_mut().map_or(Poll::Ready(Ok(())), |late| late.poll_ready(cx))
+        self.late.poll_ready(cx)
     }
     fn sweep_side(&mut self) -> bool {
-        self.late.as_mut().is_some_and(Output::sweep)
+        self.late.sweep()
     }
 }

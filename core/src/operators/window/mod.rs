@@ -24,6 +24,7 @@ pub use global::Global;
 pub use hopping::{Hopping, HoppingSpec};
 pub use session::Session;
 pub use triggered::{Assign, Trigger, Triggered, WindowFunction};
+pub(super) use tumbling::Current;
 pub use tumbling::{Tumbling, WindowSpec};
 
 use serde::{Deserialize, Serialize};

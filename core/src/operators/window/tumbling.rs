@@ -13,8 +13,8 @@ use std::{
 use super::{
     super::{
         aggregate::Aggregate,
+        event_time::{EventTime, Late},
         keyed::{KeyedOperator, KeyedSpec, Visit},
-        side::SidePort,
     },
     Common, Firing, Windowed, Windows, no_length, shown,
 };
@@ -23,10 +23,7 @@ use crate::{
     plan::NodeId,
     record::{Control, Keyed, Output},
     runtime::build::Build,
-    state::{
-        hash::{Key, hash_key},
-        keyed::KeyedState,
-    },
+    state::{hash::Key, keyed::KeyedState},
     time::{MAX, MIN, Timestamp, Window, millis},
 };
 use tidegate_checkpoint::error::{Error, Result};
@@ -98,14 +95,11 @@ where
 {
     type Operator = WindowOperator<T, A>;
     fn operator(&self, build: &mut Build<'_>, node: NodeId) -> WindowOperator<T, A> {
-        let late = self.common.late.map(|late| build.port(late));
         WindowOperator {
-            spec: self.clone(),
-            late,
-            watermark: MIN,
-            ahead: None,
-            current: NO_WINDOW,
-            fired: false,
+            late: Late::new(build, node, self.common.late),
+            time: EventTime::default(),
+            current: Current::new(self.windows, self.common.lateness_ms),
+            aggregate: self.common.aggregate.clone(),
             stats: build.stats(node),
             emitted: 0,
         }
@@ -114,40 +108,76 @@ where
 
 /// The operator in one subtask.
 pub struct WindowOperator<T, A> {
-    spec: WindowSpec<A>,
-    late: Option<SidePort<T>>,
-    watermark: Timestamp,
-    /// After another parallelism, with splits that were idle: until then some key groups have seen a later
-    /// watermark than others, and what has fired for them must not fire again.
-    ahead: Option<Timestamp>,
-    /// The window of the last record, as long as the watermark stands; and whether it has fired before.
-    current: Window,
-    fired: bool,
+    aggregate: A,
+    late: Late<T>,
+    time: EventTime,
+    current: Current,
     stats: Arc<OperatorStats>,
     emitted: u64,
+}
+
+/// The window of the last record, as long as the watermark stands: it is nearly always the next one's too.
+#[derive(Clone, Copy)]
+pub(in crate::operators) struct Current {
+    windows: Tumbling,
+    lateness_ms: i64,
+    pub(in crate::operators) window: Window,
+    /// It has fired before.
+    pub(in crate::operators) fired: bool,
 }
 
 /// The window that nothing is in.
 const NO_WINDOW: Window = Window { start: MAX, end: MIN };
 
-impl<T: Clone + Send + 'static, A: Aggregate<T>> WindowOperator<T, A> {
-    /// Makes the window of a timestamp the current one; false when it is late.
-    #[cold]
-    fn enter(&mut self, at: Timestamp, watermark: Timestamp) -> bool {
-        let Some(window) = self.spec.windows.window(at) else { return false };
-        let open = (window.end - 1).saturating_add(self.spec.common.lateness_ms) > watermark;
-        if open {
-            (self.current, self.fired) = (window, window.end - 1 <= watermark);
-        }
-        open
+impl Current {
+    pub(in crate::operators) fn new(windows: Tumbling, lateness_ms: i64) -> Self {
+        Self { windows, lateness_ms, window: NO_WINDOW, fired: false }
     }
 
+    fn is_open(&self, window: Window, watermark: Timestamp) -> bool {
+        (window.end - 1).saturating_add(self.lateness_ms) > watermark
+    }
+
+    /// Makes the window of a timestamp the current one; false when it is late.
     #[cold]
-    fn late(&mut self, record: T, at: Timestamp) {
-        OperatorStats::add(&self.stats.late, 1);
-        if let Some(late) = &mut self.late {
-            late.record(record, at);
+    pub(in crate::operators) fn enter(&mut self, at: Timestamp, watermark: Timestamp) -> bool {
+        let open = self.windows.window(at).filter(|window| self.is_open(*window, watermark));
+        if let Some(window) = open {
+            (self.window, self.fired) = (window, window.end - 1 <= watermark);
         }
+        open.is_some()
+    }
+
+    /// The namespace of the window of a record, unless it is late.
+    pub(in crate::operators) fn needs(&self, at: Timestamp, watermark: Timestamp) -> Option<i64> {
+        self.windows.window(at).filter(|window| self.is_open(*window, watermark)).map(|window| window.start)
+    }
+
+    /// The window that begins there.
+    pub(in crate::operators) fn from(&self, start: Timestamp) -> Window {
+        Window { start, end: start.saturating_add(self.windows.length_ms) }
+    }
+
+    /// The watermark has come from `before` to `watermark`: which of the windows that begin with these namespaces fire,
+    /// and which are discarded.
+    pub(in crate::operators) fn advance(
+        &mut self,
+        starts: Vec<i64>,
+        before: Timestamp,
+        watermark: Timestamp,
+    ) -> Vec<Visit> {
+        self.window = NO_WINDOW;
+        let mut visits = Vec::new();
+        for start in starts {
+            let last = start.saturating_add(self.windows.length_ms - 1);
+            if last > before && last <= watermark {
+                visits.push(Visit::Fire(start, vec![start]));
+            }
+            if last.saturating_add(self.lateness_ms) <= watermark {
+                visits.push(Visit::Discard(start));
+            }
+        }
+        visits
     }
 }
 
@@ -160,11 +190,8 @@ where
     type Value = A::State;
     type Out = Windowed<K, A::Output>;
 
-    /// What was late is late after a restart, and what has fired does not fire again. The sources' own watermarks
-    /// do not say it: those of splits that were idle are behind.
     fn opened(&mut self, state: &KeyedState<K, A::State>) {
-        self.watermark = state.watermark().unwrap_or(MIN);
-        self.ahead = state.newest_restored_watermark().filter(|newest| *newest > self.watermark);
+        self.time = EventTime::opened(state);
     }
 
     #[inline(always)]
@@ -176,19 +203,16 @@ where
     ) -> Result<()> {
         let mut records = records.drain(..);
         while let Some(next) = records.as_slice().first() {
-            // The window of the previous record is nearly always the next one's too.
-            if !self.current.contains(next.at) || self.ahead.is_some() {
-                let ahead = self.ahead.and_then(|_| state.restored_watermark(next.hash)).unwrap_or(MIN);
-                if !self.enter(next.at, self.watermark.max(ahead)) {
-                    if let Some(Keyed { record, at, .. }) = records.next() {
-                        self.late(record, at);
-                    }
-                    continue;
+            if (!self.current.window.contains(next.at) || self.time.is_uneven())
+                && !self.current.enter(next.at, self.time.of(state, next.hash))
+            {
+                if let Some(Keyed { record, at, .. }) = records.next() {
+                    self.late.record(record, at);
                 }
+                continue;
             }
-            let (window, fired, aggregate) = (self.current, self.fired, &self.spec.common.aggregate);
-            // Of the same hash is of the same key group.
-            let only = self.ahead.map(|_| next.hash);
+            let (Current { window, fired, .. }, aggregate) = (self.current, &self.aggregate);
+            let only = self.time.only(next.hash);
             let fits = |next: &Keyed<K, T>| window.contains(next.at) && only.is_none_or(|hash| hash == next.hash);
             state.update_while(
                 window.start,
@@ -209,33 +233,12 @@ where
     }
 
     fn needs(&self, record: &Keyed<K, T>, need: &mut dyn FnMut(i64)) {
-        let Some(window) = self.spec.windows.window(record.at) else { return };
-        if (window.end - 1).saturating_add(self.spec.common.lateness_ms) > self.watermark {
-            need(window.start);
-        }
+        self.current.needs(record.at, self.time.watermark()).into_iter().for_each(need);
     }
 
     fn advance(&mut self, state: &mut KeyedState<K, A::State>, watermark: Timestamp) -> Vec<Visit> {
-        let before = self.watermark;
-        self.watermark = watermark.max(before);
-        self.current = NO_WINDOW;
-        // The end of the input is not saved: the job may be started again with more of it.
-        if self.watermark < MAX {
-            state.save_watermark(self.watermark);
-        }
-        let end = |start: Timestamp| start.saturating_add(self.spec.windows.length_ms - 1);
-        let mut due = state.namespaces();
-        due.retain(|start| end(*start) <= watermark);
-        let mut visits = Vec::new();
-        for start in due {
-            if end(start) > before {
-                visits.push(Visit::Fire(start, vec![start]));
-            }
-            if end(start).saturating_add(self.spec.common.lateness_ms) <= watermark {
-                visits.push(Visit::Discard(start));
-            }
-        }
-        visits
+        let before = self.time.advance(state, watermark);
+        self.current.advance(state.namespaces(), before, watermark)
     }
 
     fn fire<O: Output<Self::Out>>(
@@ -245,30 +248,28 @@ where
         (key, value): (&K, &A::State),
         out: &mut O,
     ) {
-        let window = Window { start, end: start.saturating_add(self.spec.windows.length_ms) };
-        if self.ahead.is_some() && state.restored_watermark(hash_key(key)) >= Some(window.end - 1) {
+        let window = self.current.from(start);
+        if self.time.has_passed(state, key, window.end - 1) {
             return;
         }
         self.emitted += 1;
-        let value = self.spec.common.aggregate.finish(value);
+        let value = self.aggregate.finish(value);
         out.record(Windowed { key: key.clone(), window, value, firing: Firing::OnTime }, window.end - 1);
     }
 
     fn advanced(&mut self) -> Vec<Visit> {
-        self.ahead = self.ahead.filter(|newest| *newest > self.watermark);
+        self.time.advanced();
         Vec::new()
     }
 
     fn side(&mut self, control: Control) {
-        if let Some(late) = &mut self.late {
-            late.control(control);
-        }
+        self.late.control(control);
     }
     fn poll_side(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.stats.records_out.store(self.emitted, Relaxed);
-        self.late.as_mut().map_or(Poll::Ready(Ok(())), |late| late.poll_ready(cx))
+        self.late.poll_ready(cx)
     }
     fn sweep_side(&mut self) -> bool {
-        self.late.as_mut().is_some_and(Output::sweep)
+        self.late.sweep()
     }
 }
