@@ -67,7 +67,7 @@ impl<T: Send + 'static, O: Output<T>> Output<T> for Held<T, O> {
             Fault::Overtaken => !matches!(control, Control::Watermark(_)),
             Fault::None | Fault::LostWhenRefused => true,
         };
-        if lets_go && self.fault != Fault::LostWhenRefused {
+        if lets_go {
             self.let_go();
         }
         self.out.control(control);
