@@ -1,7 +1,7 @@
 //! Duplicates, over every kind of backend, with restores at another parallelism, against a model.
 use crate::{
     kit::{Gate, Gated, assert_same, finished, run, settings},
-    process::{BACKENDS, over},
+    parts::{BACKENDS, in_three_parts, over},
     store::Store,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -56,27 +56,12 @@ fn expected(count: u64) -> (Vec<u64>, u64, u64) {
 fn the_first_of_a_key_passes_wherever_batches_watermarks_and_restores_fall() {
     let (passed, late, duplicates) = expected(COUNT);
     assert!(passed.len() > 500 && late > 100 && duplicates > 500, "{} {late} {duplicates}", passed.len());
-    run(async {
-        for backend in BACKENDS {
-            for parallelism in [[1, 3, 2], [3, 1, 1]] {
-                let store = Store::new();
-                let mut found = Vec::new();
-                for (part, parallelism) in (1..).zip(parallelism) {
-                    let (job, gate, some) = job(&store, over(backend, parallelism), COUNT);
-                    gate.open_to(if part == 3 { COUNT } else { COUNT / 3 * part });
-                    let handle = job.start().unwrap();
-                    if part == 3 {
-                        finished(handle).await;
-                    } else {
-                        handle.checkpoint_now().await.unwrap();
-                        handle.cancel().await.unwrap();
-                    }
-                    found.extend(some.take());
-                }
-                assert_same(found, passed.iter().copied());
-            }
-        }
-    });
+    in_three_parts(
+        "ids",
+        COUNT,
+        |store, settings| job(store, settings, COUNT),
+        |found| assert_same(found, passed.iter().copied()),
+    );
 }
 
 #[test]

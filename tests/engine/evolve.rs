@@ -4,6 +4,7 @@
 //! started once more when a checkpoint has been made under the new names.
 use crate::{
     kit::{Blast, Bomb, Faulty, Gate, Gated, assert_same, end, finished, run, settings, until},
+    parts::over,
     store::{Fault, Op, Store},
 };
 use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
@@ -25,12 +26,6 @@ struct Names {
 
 const OLD: Names = Names { source: "numbers", counts: "per-number", windows: "per-window", sink: "counted" };
 const NEW: Names = Names { source: "integers", counts: "by-number", windows: "by-window", sink: "results" };
-
-fn over(backend: (&str, u64), parallelism: u32) -> Settings {
-    let mut settings = settings(parallelism);
-    (settings.state.backend, settings.state.cache) = (backend.0.into(), tidegate::ByteSize(backend.1));
-    settings
-}
 
 struct Version {
     job: Job,

@@ -5,7 +5,7 @@
 //! late. That this is only what may be, and that the late ones have no other part in it, is what is checked.
 use crate::{
     kit::{Gate, Gated, assert_same, finished, run, until},
-    process::{BACKENDS, over},
+    parts::{BACKENDS, over},
     store::Store,
 };
 use serde::{Deserialize, Serialize};

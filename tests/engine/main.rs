@@ -21,6 +21,7 @@ mod kit;
 mod local;
 mod metrics;
 mod output_modes;
+mod parts;
 mod pipeline;
 mod pressure;
 mod process;

@@ -1,7 +1,7 @@
 //! What aggregations emit when an epoch ends, over every kind of backend, with restores at another parallelism.
 use crate::{
     kit::{Gate, Gated, assert_same, finished, run, settings, until},
-    process::{BACKENDS, over},
+    parts::{BACKENDS, over},
     store::Store,
 };
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};

@@ -1,28 +1,21 @@
 //! Process functions: state and timers of one's own, over every kind of backend, with restores at another parallelism.
 use crate::{
-    kit::{Gate, Gated, assert_same, finished, run, settings, until},
+    kit::{Gate, Gated, assert_same, finished, run, until},
+    parts::{BACKENDS, over},
     store::Store,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tidegate::{
-    BoxedStream, ByteSize, CoProcessFunction, Collect, Context, Job, OutputTag, ProcessFunction, Settings, Stream,
-    TimeToLive, Timer, Timestamp, Watermarks,
+    BoxedStream, CoProcessFunction, Collect, Context, Job, OutputTag, ProcessFunction, Settings, Stream, TimeToLive,
+    Timer, Timestamp, Watermarks,
 };
 use tidegate_core::testkit::entries::Entries;
 
-/// Backends, and how much their tables hold.
-pub const BACKENDS: [(&str, u64); 3] = [("memory", 0), ("entries", 3_000), ("entries", 1_000_000)];
 const COUNT: u64 = 3_000;
 const KEYS: u64 = 150;
 /// Between the bursts of a key; those within it are closer.
 const GAP_MS: i64 = 4_000;
-
-pub fn over(backend: (&str, u64), parallelism: u32) -> Settings {
-    let mut settings = settings(parallelism);
-    (settings.state.backend, settings.state.cache) = (backend.0.into(), ByteSize(backend.1));
-    settings
-}
 
 /// An event: its number says which key it is of, and when it was.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Rankings, over every kind of backend, with restores at another parallelism, against sorting.
 use crate::{
     kit::{Gate, Gated, assert_same, finished, run, settings},
-    process::{BACKENDS, over},
+    parts::{BACKENDS, in_three_parts, over},
     store::Store,
 };
 use serde::{Deserialize, Serialize};
@@ -71,27 +71,7 @@ fn expected() -> Vec<(u64, Vec<u64>)> {
 fn each_change_of_a_ranking_is_told_once_over_every_backend_and_across_restores() {
     let expected = expected();
     assert!(expected.len() > 400 && expected.len() < COUNT as usize / 2, "{}", expected.len());
-    run(async {
-        for backend in BACKENDS {
-            for parallelism in [[1, 3, 2], [3, 1, 1]] {
-                let store = Store::new();
-                let mut found = Vec::new();
-                for (part, parallelism) in (1..).zip(parallelism) {
-                    let (job, gate, some) = job(&store, over(backend, parallelism));
-                    gate.open_to(if part == 3 { COUNT } else { COUNT / 3 * part });
-                    let handle = job.start().unwrap();
-                    if part == 3 {
-                        finished(handle).await;
-                    } else {
-                        handle.checkpoint_now().await.unwrap();
-                        handle.cancel().await.unwrap();
-                    }
-                    found.extend(some.take());
-                }
-                assert_same(found, expected.iter().cloned());
-            }
-        }
-    });
+    in_three_parts("ids", COUNT, job, |found| assert_same(found, expected.iter().cloned()));
 }
 
 #[test]

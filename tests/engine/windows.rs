@@ -1,7 +1,7 @@
 //! Windows of every kind against plain models, over every kind of backend, with restores at another parallelism.
 use crate::{
     kit::{Gate, Gated, assert_same, finished, run},
-    process::{BACKENDS, over},
+    parts::{BACKENDS, in_three_parts, over},
     store::Store,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -53,13 +53,7 @@ fn by_key(numbers: Numbers) -> KeyedStream<Numbers, impl Fn(&u64) -> u64 + Clone
     numbers.key_by(|id| event(*id).0)
 }
 
-struct Run {
-    job: Job,
-    gate: Gate,
-    rows: Collect<Row>,
-}
-
-fn job(store: &Store, settings: Settings, splits: u64, bound_ms: i64, apply: Apply) -> Run {
+fn job(store: &Store, settings: Settings, splits: u64, bound_ms: i64, apply: Apply) -> (Job, Gate, Collect<Row>) {
     let mut job = Job::with_backends("windows", settings, [Arc::new(Entries) as _]);
     job.checkpoint_store(store.checkpoints("windows"));
     let (source, gate) = Gated::new(COUNT, splits);
@@ -67,32 +61,11 @@ fn job(store: &Store, settings: Settings, splits: u64, bound_ms: i64, apply: App
     let numbers = job.source("events", source).event_time(|id| event(*id).1, watermarks).boxed();
     let rows = Collect::new();
     apply(numbers).sink("rows", rows.clone());
-    Run { job, gate, rows }
+    (job, gate, rows)
 }
 
-/// Runs it in three parts, each at another parallelism, over every backend.
-fn all_rows(splits: u64, bound_ms: i64, apply: Apply, mut each: impl FnMut(Vec<Row>)) {
-    run(async {
-        for backend in BACKENDS {
-            for parallelism in [[1, 3, 2], [3, 1, 1]] {
-                let store = Store::new();
-                let mut rows = Vec::new();
-                for (part, parallelism) in (1..).zip(parallelism) {
-                    let p = job(&store, over(backend, parallelism), splits, bound_ms, apply);
-                    p.gate.open_to(if part == 3 { COUNT } else { COUNT / 3 * part });
-                    let handle = p.job.start().unwrap();
-                    if part == 3 {
-                        finished(handle).await;
-                    } else {
-                        handle.checkpoint_now().await.unwrap();
-                        handle.cancel().await.unwrap();
-                    }
-                    rows.extend(p.rows.take());
-                }
-                each(rows);
-            }
-        }
-    });
+fn all_rows(splits: u64, bound_ms: i64, apply: Apply, each: impl FnMut(Vec<Row>)) {
+    in_three_parts("events", COUNT, |store, settings| job(store, settings, splits, bound_ms, apply), each);
 }
 
 /// What each window comes to, if nothing is late. `windows` gives starts and ends.
@@ -420,7 +393,7 @@ fn counted(windows: impl Stream<Item = (u64, (u64, u64))>) -> BoxedStream<Row> {
 fn windows_that_cannot_be_are_refused_before_the_job_starts() {
     let refused = |apply: Apply| {
         let store = Store::new();
-        let error = job(&store, over(BACKENDS[0], 1), 1, 0, apply).job.explain().unwrap_err().to_string();
+        let error = job(&store, over(BACKENDS[0], 1), 1, 0, apply).0.explain().unwrap_err().to_string();
         assert!(error.contains("\"w\"") && error.contains("hint"), "{error}");
         error
     };
