@@ -73,22 +73,26 @@ impl<T: Clone + Send + 'static> Output<T> for SidePort<T> {
         }
     }
 
-    /// Ready when every consumer is. All are polled even when one is not ready: two of them may be waiting
-    /// for each other behind a later union.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.hand_on();
-        let mut ready = Poll::Ready(Ok(()));
-        for branch in &mut self.branches {
-            match branch.poll_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
-                Poll::Pending => ready = Poll::Pending,
-            }
-        }
-        ready
+        all_ready(self.branches.iter_mut().map(|branch| branch.poll_ready(cx)))
     }
 
     fn sweep(&mut self) -> bool {
         self.branches.iter_mut().fold(false, |more, b| b.sweep() | more)
     }
+}
+
+/// Ready when all are. All are polled even when one is not ready: two of them may be waiting for each other behind a later
+/// union.
+pub(super) fn all_ready(polls: impl Iterator<Item = Poll<Result<()>>>) -> Poll<Result<()>> {
+    let mut ready = Poll::Ready(Ok(()));
+    for poll in polls {
+        match poll {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+            Poll::Pending => ready = Poll::Pending,
+        }
+    }
+    ready
 }

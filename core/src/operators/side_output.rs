@@ -11,7 +11,11 @@ use std::{
 
 use tidegate_checkpoint::error::Result;
 
-use super::{placed, shared::BoxedStream, side::SidePort};
+use super::{
+    placed,
+    shared::BoxedStream,
+    side::{SidePort, all_ready},
+};
 use crate::{
     api::stream::Stream,
     plan::{Graph, NodeId, NodeKind},
@@ -108,12 +112,10 @@ macro_rules! tuples {
                 let ($($name,)+) = self;
                 $($name.control(control);)+
             }
-            // All are polled, even when one is not ready: two of them may wait for each other behind a later union.
             #[allow(non_snake_case)]
             fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
                 let ($($name,)+) = self;
-                let ready = [$($name.poll_ready(cx)?.is_ready()),+];
-                if ready.iter().all(|ready| *ready) { Poll::Ready(Ok(())) } else { Poll::Pending }
+                all_ready([$($name.poll_ready(cx)),+].into_iter())
             }
             #[allow(non_snake_case)]
             fn sweep(&mut self) -> bool {

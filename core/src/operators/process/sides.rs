@@ -13,7 +13,7 @@ use tidegate_checkpoint::error::Result;
 
 use crate::{
     env::unique,
-    operators::side::SidePort,
+    operators::side::{SidePort, all_ready},
     plan::NodeId,
     record::{Control, Output},
     runtime::build::Build,
@@ -80,17 +80,8 @@ impl Sides {
     pub(super) fn control(&mut self, control: Control) {
         self.0.iter_mut().for_each(|(_, side)| side.control(control));
     }
-    /// All are polled even when one is not ready, as in a port.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut ready = Poll::Ready(Ok(()));
-        for (_, side) in &mut self.0 {
-            match side.poll_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
-                Poll::Pending => ready = Poll::Pending,
-            }
-        }
-        ready
+        all_ready(self.0.iter_mut().map(|(_, side)| side.poll_ready(cx)))
     }
     pub(super) fn sweep(&mut self) -> bool {
         self.0.iter_mut().fold(false, |more, (_, side)| side.sweep() | more)
